@@ -1,0 +1,1 @@
+"""Planning models and the laboratory. They see only the daemon's policies."""

@@ -1,0 +1,1 @@
+"""The `cuntong` command."""
