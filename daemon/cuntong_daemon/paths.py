@@ -43,7 +43,7 @@ class DataPaths:
 
     @property
     def trusted(self) -> Path:
-        """Verified TUF metadata, one directory an authority, written by python-tuf only."""
+        """Verified TUF metadata, one directory an authority."""
         return self.root / "trusted"
 
     @property

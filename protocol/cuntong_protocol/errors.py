@@ -21,7 +21,7 @@ class Fault(enum.Enum):
 
 
 class CuntongError(Exception):
-    """Base class. `raise BundleError("bundle.empty-folder", N_("{folder} holds no files."), folder=…)`.
+    """Base class. `raise BundleError("build.empty-folder", N_("{folder} holds no files."), folder=…)`.
 
     Attributes:
         fault: Whose fault it is; subclasses set their usual one, an instance may say otherwise.

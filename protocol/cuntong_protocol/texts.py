@@ -32,7 +32,7 @@ class Sentence(msgspec.Struct, frozen=True):
     """One sentence for a person, with a stable code for programs.
 
     Attributes:
-        code: Dotted lower-case words, for example `bundle.empty-folder`. Never changes once released.
+        code: Dotted lower-case words, for example `build.empty-folder`. Never changes once released.
         template: English, with `{name}` places.
         params: Values for the places.
     """
@@ -60,13 +60,14 @@ class Sentence(msgspec.Struct, frozen=True):
         return self.render()
 
 
-def sentence(code: str, template: str, **params: str | int) -> Sentence:
+def sentence(code: str, template: str, /, **params: str | int) -> Sentence:
     """Make a sentence; over-long values are cut so that it always fits on the wire."""
     return Sentence(
         code,
         template,
         {
-            name: value if isinstance(value, int) else _cut(value, MAX_PARAM_CHARS)
+            # str() because msgspec takes no subclass of it, such as a division code.
+            name: value if isinstance(value, int) else _cut(str(value), MAX_PARAM_CHARS)
             for name, value in params.items()
         },
     )

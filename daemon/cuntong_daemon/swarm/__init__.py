@@ -1,0 +1,1 @@
+"""Payloads over BitTorrent: the only package that knows libtorrent."""

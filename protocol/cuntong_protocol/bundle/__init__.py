@@ -1,0 +1,1 @@
+"""Bundles: metadata, descriptor, torrent, index, packs and their rules (SPEC 3)."""

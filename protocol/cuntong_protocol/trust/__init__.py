@@ -1,0 +1,1 @@
+"""Trust: names, signed custom fields and the rules over TUF (SPEC 4, 5.4)."""

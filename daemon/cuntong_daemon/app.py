@@ -1,0 +1,336 @@
+"""The one place that builds the services, wires them, and states the order of start and stop.
+
+Each service is entered after all that it relies on, so they stop newest first: local socket, links,
+replicator, metadata, centre, the swarm engine, the database last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+
+import msgspec
+import trio
+
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError, Fault
+from cuntong_protocol.link.messages import LINK_VERSION, Announcement, Hello, PeerAddress, Welcome
+from cuntong_protocol.texts import N_, Sentence, sentence
+
+from .api import Api
+from .catalogue import Catalogue, Database
+from .centre import Centre
+from .clock import NodeClock
+from .config import Config, parse_address
+from .control.server import ControlServer
+from .link.parent import ParentLink
+from .link.parts import Parts
+from .link.server import ChildServer
+from .link.session import LinkSession
+from .link.transport import ParentAddress, tls_dialler
+from .logs import get_logger
+from .metadata import MetadataKeeper
+from .neighbours import Neighbours, order_noted
+from .paths import DataPaths
+from .pki.issued import install_renewal
+from .pki.tls import client_context, peer_identity, server_context
+from .replicator import Replicator
+from .services import running
+from .store.library import Library
+from .store.store import Store
+from .swarm.engine import SwarmEngine
+from .trust.federation import Federation
+from .trust.floors import Equivocation
+from .trust.view import Refresh, View
+
+log = get_logger("app")
+
+FOLDER_MODE = 0o750
+GAP_S = 0.01
+GAP_LOGGED_S = 0.25
+"""The event loop should never be held up so long; whoever does it is a defect."""
+MAX_NOTICES = 50
+
+
+class StartError(CuntongError):
+    """The daemon can't start on this machine as it is."""
+
+    fault = Fault.SYSTEM
+
+
+class Node:
+    """The wiring: turns what one service learns into what another should do."""
+
+    def __init__(self, config: Config, paths: DataPaths) -> None:
+        self.config = config
+        self.paths = paths
+        self.code = config.division
+        self.clock = NodeClock()
+        self.started_at = time.monotonic()
+        self.software = f"cuntong {metadata.version('cuntong')}"
+        self.view = View()
+        self.database = Database(paths.database)
+        self.catalogue = Catalogue(self.database.connection)
+        self.federation = Federation(
+            paths, code=self.code, profile=config.node.profile, clock=self.clock.now
+        )
+        self.spool = self.federation.spool
+        self._store_database = Database(paths.database)
+        self.store = Store(paths, self._store_database.connection)
+        self.library = Library(paths)
+        self.engine = SwarmEngine(
+            paths,
+            listen=config.network.swarm,
+            networks=config.network.ranges,
+            down_bytes_s=config.limits.down_kbit_s * 125,
+            up_bytes_s=config.limits.up_kbit_s * 125,
+            tier=self.code.tier,
+        )
+        self.neighbours = Neighbours(
+            self.code,
+            vpn_shape=config.node.vpn_shape,
+            clock=self.clock,
+            spool=self.spool,
+            swarm_port=lambda: self.engine.address[1],
+        )
+        self.keeper = MetadataKeeper(
+            self.federation, self.spool, self._on_refresh, self.neighbours.sessions
+        )
+        self.centre = Centre(paths, self.clock, self.keeper.look)
+        self.replicator = Replicator(
+            config,
+            clock=self.clock,
+            database=self.database,
+            catalogue=self.catalogue,
+            store=self.store,
+            library=self.library,
+            engine=self.engine,
+            neighbours=self.neighbours,
+        )
+        self.parent_link: ParentLink | None = None
+        self.child_server: ChildServer | None = None
+        self._jobs: trio.Nursery | None = None
+        self._reported: set[Equivocation] = set()
+
+    def close(self) -> None:
+        """Close the databases; last of all."""
+        self.federation.close()
+        self._store_database.close()
+        self.database.close()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Room for small jobs that news starts, and the watch over the event loop."""
+        async with trio.open_nursery() as nursery:
+            self._jobs = nursery
+            nursery.start_soon(self._watch_gaps)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def _watch_gaps(self) -> None:
+        while True:
+            before = trio.current_time()
+            await trio.sleep(GAP_S * 100)
+            gap = trio.current_time() - before - GAP_S * 100
+            if gap > GAP_LOGGED_S:
+                log.warning("app.loop-gap", seconds=round(gap, 3))
+
+    # News of the trust layer.
+
+    async def _on_refresh(self, refresh: Refresh) -> None:
+        self.view = refresh.view
+        await self.database.call(self._replace_listings, refresh.view)
+        self.neighbours.set_view(refresh.view, await self.keeper.announcements())
+        self.replicator.set_view(refresh.view)
+        self._report_equivocations()
+
+    def _replace_listings(self, view: View) -> None:
+        changes = self.catalogue.replace_listings(view.listings.values(), self.spool.read_blob)
+        for identifier in changes.added:
+            log.info("catalogue.added", id=identifier)
+        for identifier in changes.changed:
+            log.info("catalogue.changed", id=identifier)
+
+    def _report_equivocations(self) -> None:
+        parent = self.neighbours.parent
+        if parent is None:
+            return
+        for evidence in self.view.equivocations:
+            if evidence not in self._reported:
+                self._reported.add(evidence)
+                parent.report("equivocation", msgspec.json.encode(evidence, enc_hook=str))
+
+    # The listener of the neighbours.
+
+    def on_parent(self, session: LinkSession) -> None:
+        if session.welcome is not None:
+            self.federation.confirm_clock(datetime.fromtimestamp(session.welcome.time, UTC))
+        self.replicator.report_all()
+        self._report_equivocations()
+        self.start(self.pass_orders_on)
+
+    async def pass_orders_on(self) -> None:
+        """Tell the parent what was ordered here and hasn't come yet."""
+        session = self.neighbours.parent
+        if session is None:
+            return
+        for identifier in await self.database.call(self.catalogue.orders):
+            if identifier not in self.replicator.rows and session.is_open:
+                try:
+                    await session.order(identifier)
+                except CuntongError as error:
+                    log.info("order.not-passed-on", id=identifier, code=error.code)
+
+    def on_child(self, session: LinkSession) -> None:
+        self.start(self.centre.deliver_certificate, session)
+
+    def on_introduced(self, infohash: bytes, peers: Sequence[PeerAddress]) -> None:
+        self.replicator.introduced(infohash, peers)
+
+    def on_child_haves(self) -> None:
+        self.replicator.on_child_haves()
+
+    async def on_child_order(self, child: Division, bundle: str) -> Sentence:
+        if await self.database.call(self.catalogue.bundle, bundle) is None:
+            return sentence("order.unknown", N_("{id} isn't in the parent's catalogue."), id=bundle)
+        self.replicator.demand(bundle)
+        await self._record("order", _ordered(child, bundle))
+        return order_noted()
+
+    def on_notice(self, sender: Division, text: Sentence) -> None:
+        self.start(self._record, "notice", text)
+
+    def on_certificate(self, chain: str) -> None:
+        self.start(self._install_certificate, chain)
+
+    async def _install_certificate(self, chain: str) -> None:
+        try:
+            is_new = await trio.to_thread.run_sync(install_renewal, self.paths.keys, chain.encode())
+        except (CuntongError, OSError) as error:
+            log.warning("app.certificate-refused", text=str(error))
+            return
+        if is_new:
+            await self._record(
+                "certificate",
+                sentence(
+                    "app.certificate-renewed",
+                    N_("The parent renewed this node's certificate."),
+                ),
+            )
+
+    def on_report(self, child: Division, kind: str, body: bytes) -> None:
+        text = sentence(
+            "app.report",
+            N_("{child} reports: {kind}. Look into the log and ask there."),
+            child=child,
+            kind=kind,
+        )
+        log.warning("app.report", child=child, kind=kind, body=body[:2000].hex())
+        self.start(self._record, "report", text)
+
+    async def _record(self, kind: str, text: Sentence) -> None:
+        await self.database.call(self.catalogue.record_event, kind, text, self.clock.now())
+
+    def start(self, job: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run a small job until the node stops. What it raises takes the node down."""
+        if self._jobs is not None:
+            self._jobs.start_soon(job, *arguments)
+
+    # What each side says first.
+
+    def hello(self) -> Hello:
+        return Hello(
+            LINK_VERSION, self.code, self.software, self.code.tier.label, self.engine.address[1]
+        )
+
+    def welcome(self) -> Welcome:
+        return Welcome(
+            LINK_VERSION,
+            self.code,
+            int(self.clock.now().timestamp()),
+            self.engine.address[1],
+            max(0, int(self.view.proven_time.timestamp())),
+        )
+
+    def announcements(self) -> Sequence[Announcement]:
+        return self.neighbours.announcements()
+
+
+@asynccontextmanager
+async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
+    """Run a whole node inside the block.
+
+    Raises:
+        CuntongError: it can't start, in words; or a service failed.
+    """
+    _make_folders(paths)
+    node = Node(config, paths)
+    try:
+        dial_context = await trio.to_thread.run_sync(client_context, paths.keys)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(running(node))
+            await stack.enter_async_context(running(node.engine))
+            await stack.enter_async_context(running(node.centre))
+            parts = Parts(paths.spool)
+            if config.network.listen:
+                host, port = parse_address(config.network.listen)
+                node.child_server = ChildServer(
+                    host,
+                    port,
+                    context=await trio.to_thread.run_sync(server_context, paths.keys),
+                    identify=peer_identity,
+                    delegate=node.neighbours,
+                    welcome=node.welcome,
+                    parts=parts,
+                )
+            node.parent_link = ParentLink(
+                [
+                    ParentAddress(Division(parent.code), *parse_address(parent.address))
+                    for parent in config.network.parents
+                ],
+                dial=tls_dialler(dial_context, peer_identity),
+                delegate=node.neighbours,
+                hello=node.hello,
+                parts=parts,
+            )
+            node.neighbours.attach(keeper=node.keeper, listener=node, server=node.child_server)
+            await stack.enter_async_context(running(node.replicator))
+            await stack.enter_async_context(running(node.keeper))
+            if node.child_server is not None:
+                await stack.enter_async_context(running(node.child_server))
+            await stack.enter_async_context(running(node.parent_link))
+            api = Api(node)
+            await stack.enter_async_context(
+                running(ControlServer(paths.socket, api.handlers, api.streams))
+            )
+            yield node
+    finally:
+        node.close()
+
+
+def _make_folders(paths: DataPaths) -> None:
+    try:
+        for folder in (
+            paths.spool,
+            paths.trusted,
+            paths.blobs,
+            paths.torrents,
+            paths.resume,
+            paths.store,
+            paths.library,
+            paths.incoming,
+        ):
+            folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            "app.no-folder",
+            N_("{folder} can't be made: {reason}. Check the disk and its permissions."),
+            folder=str(error.filename),
+            reason=error.strerror or str(error),
+        ) from error
+
+
+def _ordered(child: Division, bundle: str) -> Sentence:
+    return sentence("order.from-below", N_("{child} ordered {id}."), child=child, id=bundle)

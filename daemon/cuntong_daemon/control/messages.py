@@ -1,0 +1,192 @@
+"""What goes over the local socket (SPEC 8): one JSON object a line.
+
+A request is `{"method", "params"}`. Its answer is any number of `{"item": …}` lines, from methods that tell
+how far they are, and then one `{"result": …}` or `{"error": sentence, "fault": exit code}`. The structs
+below are what the daemon's own methods return; the `cuntong` command reads the same ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from cuntong_protocol.texts import Sentence
+
+MAX_REQUEST_BYTES = 64 * 1024
+"""Requests are a method and a few short words."""
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""A status with a few thousand bundles; longer lists are paged."""
+MAX_PAGE = 500
+"""Entries in one page of the catalogue or of events: about 300 kB."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    method: str
+    params: dict[str, Any] = {}
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of an answer; exactly one of `item`, `result` and `error` is there."""
+
+    item: Any | msgspec.UnsetType = msgspec.UNSET
+    result: Any | msgspec.UnsetType = msgspec.UNSET
+    error: Sentence | msgspec.UnsetType = msgspec.UNSET
+    fault: int = 0
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    name: str = ""
+    tier: str
+    version: str = ""
+    uptime_s: int = 0
+
+
+class ParentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The control link upwards. `since` is seconds since 1970; `refusal` is what the parent said."""
+
+    code: str = ""
+    address: str = ""
+    state: Literal["none", "connecting", "connected", "refused", "unreachable"] = "none"
+    since: int = 0
+    fallback: bool = False
+    refusal: Sentence | None = None
+
+
+class AuthorityStatus(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    name: str = ""
+    state: Literal["fresh", "stale", "refused", "unknown"] = "unknown"
+    stale_since: int | None = None
+    signed_at: int | None = None
+    problem: Sentence | None = None
+
+
+class BundleStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One bundle that this node holds, fetches or would like to have.
+
+    Attributes:
+        state: `waiting` (wanted, not begun), `downloading`, `unpacking`, `complete`, `repairing`, `paused`
+            (for example a full disk), `removing`.
+        progress: 0 to 1.
+        reason: Why it is in this state or place in the queue.
+        deadline: Seconds since 1970 for this node's tier, if its release has one.
+    """
+
+    id: str
+    title: str = ""
+    revision: int = 1
+    state: Literal[
+        "waiting", "downloading", "unpacking", "complete", "repairing", "paused", "removing"
+    ]
+    progress: float = 0.0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    down_bytes_s: int = 0
+    up_bytes_s: int = 0
+    peers: int = 0
+    reason: Sentence | None = None
+    deadline: int | None = None
+
+
+class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    connected: bool = False
+    bundles_done: int = 0
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes; `quota` 0 is none."""
+
+    used: int = 0
+    quota: int = 0
+    free: int = 0
+
+
+class SwarmStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload bytes since the daemon started, and bytes a second now."""
+
+    down_total: int = 0
+    up_total: int = 0
+    down_rate: int = 0
+    up_rate: int = 0
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened: a notice from above, a repair, an event. `at`: seconds since 1970."""
+
+    at: int
+    kind: str = ""
+    text: Sentence
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `status`."""
+
+    node: NodeStatus
+    parent: ParentStatus = ParentStatus()
+    authorities: list[AuthorityStatus] = []
+    bundles: list[BundleStatus] = []
+    children: list[ChildStatus] = []
+    store: StoreStatus = StoreStatus()
+    swarm: SwarmStatus = SwarmStatus()
+    repairs: list[Happening] = []
+    notices: list[Happening] = []
+    problems: list[Sentence] = []
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `why`: what this node decided about a bundle, the deciding reason first."""
+
+    id: str
+    title: str = ""
+    wanted: bool = False
+    state: str = ""
+    reasons: list[Sentence] = []
+
+
+class EntrySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the catalogue."""
+
+    id: str
+    revision: int
+    title: str
+    category: str
+    languages: list[str] = []
+    date: str = ""
+    publisher: str = ""
+    payload_size: int = 0
+    content_size: int = 0
+    state: str = ""
+    ordered: bool = False
+
+
+class CataloguePage(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `catalogue.list` and `catalogue.search`; `next` continues a list."""
+
+    entries: list[EntrySummary]
+    total: int = 0
+    next: str | None = None
+
+
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `catalogue.show`: the summary, and all of the signed metadata as it stands."""
+
+    summary: EntrySummary
+    file_count: int = 0
+    infohash: str = ""
+    listed_by: list[str] = []
+    metadata: dict[str, Any] = {}
+    reason: Sentence | None = None
+
+
+class VerifyStep(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of `verify`: bytes checked so far of one bundle. `bad_pieces` counts what will be fetched again."""
+
+    id: str
+    title: str = ""
+    bytes_done: int = 0
+    bytes_total: int = 0
+    bad_pieces: int = 0
+    is_done: bool = False

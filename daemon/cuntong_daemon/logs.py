@@ -1,0 +1,68 @@
+"""Structured logs: JSON lines to stderr for the journal, readable lines on a terminal.
+
+structlog imports rich when it is installed, only to print tracebacks in colour; that costs every node
+4 MB of its 80 (DESIGN 12). So it is imported here, first, with rich hidden, and other modules take their
+loggers from `get_logger`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+_hidden = "rich" not in sys.modules
+if _hidden:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402 - see above.
+
+if _hidden:
+    del sys.modules["rich"]
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure_logging(
+    level: str = "info", *, stream: TextIO | None = None, is_console: bool | None = None
+) -> None:
+    """Set up the process's logs; call it once, at the start.
+
+    Args:
+        level: One of `LEVELS`.
+        stream: Where lines go; stderr when None.
+        is_console: Readable lines instead of JSON; None asks whether the stream is a terminal.
+    """
+    target = sys.stderr if stream is None else stream
+    if target.isatty() if is_console is None else is_console:
+        renderer: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(
+                colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    else:
+        renderer = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(target),
+        # Tests and `configure_logging` itself may change the set-up after modules took their loggers.
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(part: str) -> Any:  # noqa: ANN401 - structlog's loggers are typed as Any.
+    """A logger whose lines say which part of the daemon speaks. Events are short fixed words."""
+    return structlog.get_logger(part=part)

@@ -1,0 +1,200 @@
+"""Keeps the verified view up to date from whoever has news (SPEC 6.4).
+
+The verifier says what it needs; this service brings it, from the neighbour that announced it, and asks the
+verifier again until nothing more is missing or nobody has the rest. It trusts nothing: what it brings lands
+in the spool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.link.messages import Announcement
+from cuntong_protocol.texts import Sentence
+from cuntong_protocol.trust.names import parse_object_path
+
+from .link.fetching import LinkLostError
+from .logs import get_logger
+from .trust.federation import Federation
+from .trust.spool import MAX_BLOB_BYTES, Spool
+from .trust.view import Missing, Refresh
+
+log = get_logger("metadata")
+
+LOOK_INTERVAL_S = 3600.0
+"""Expiry passes without any news; a "stale since" is a matter of days."""
+MAX_ROUNDS = 200
+"""Of fetching for one piece of news; each round must bring something. A chain of 256 roots comes one a round."""
+FETCHES_AT_ONCE = 64
+"""As many as a link lets wait for an answer."""
+MAX_TIMESTAMP_BYTES = 16_384
+
+
+class Source(Protocol):
+    """A neighbour that may have objects."""
+
+    async def fetch(
+        self, path: str, max_bytes: int, base: tuple[bytes, bytes] | None = None
+    ) -> bytes | None:
+        """An object by its name, or None."""
+        ...
+
+
+class MetadataKeeper:
+    """A service: verifies what is there at its start, then whatever neighbours announce.
+
+    Args:
+        federation: The verifier; used in one thread at a time.
+        spool: Where what was fetched is put.
+        on_refresh: Called with each outcome that changed the view or brought blobs, and with the first.
+        others: Neighbours to ask for an object that nobody announced, best first.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        spool: Spool,
+        on_refresh: Callable[[Refresh], Awaitable[None]],
+        others: Callable[[], Sequence[Source]],
+    ) -> None:
+        self._federation = federation
+        self._spool = spool
+        self._on_refresh = on_refresh
+        self._others = others
+        self._turn = trio.CapacityLimiter(1)
+        self._wake = trio.Event()
+        self._announced: dict[Division, dict[Source, Announcement]] = {}
+        self._unread: dict[tuple[Division, Source], Announcement] = {}
+        self.problems: tuple[Sentence, ...] = ()
+        self._has_news = True
+
+    def heard(self, source: Source, entries: Sequence[Announcement]) -> None:
+        """A neighbour has these timestamps."""
+        for entry in entries:
+            self._announced.setdefault(entry.authority, {})[source] = entry
+            self._unread[entry.authority, source] = entry
+        self.look()
+
+    def forget(self, source: Source) -> None:
+        """A neighbour is gone."""
+        for sources in self._announced.values():
+            sources.pop(source, None)
+        for key in [key for key in self._unread if key[1] is source]:
+            del self._unread[key]
+
+    def look(self) -> None:
+        """Look again soon: something may have changed on this machine."""
+        self._wake.set()
+
+    async def announcements(self) -> list[Announcement]:
+        """The newest verified timestamp of each authority."""
+        found = await trio.to_thread.run_sync(self._federation.announcements, limiter=self._turn)
+        return [
+            Announcement(authority, version, bytes.fromhex(digest))
+            for authority, version, digest in found
+        ]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; usable once what this machine has was verified."""
+        await self._refresh()
+        task_status.started()
+        while True:
+            with trio.move_on_after(LOOK_INTERVAL_S):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await self._update()
+
+    async def _update(self) -> None:
+        await self._fetch_timestamps()
+        absent: set[str] = set()
+        for _ in range(MAX_ROUNDS):
+            refresh = await self._refresh()
+            wanted = [item for item in refresh.missing if item.path not in absent]
+            if not wanted:
+                return
+            before = len(absent)
+            await self._fetch_all(wanted, absent)
+            if len(absent) - before == len(wanted):
+                return
+
+    async def _refresh(self) -> Refresh:
+        refresh = await trio.to_thread.run_sync(self._federation.refresh, limiter=self._turn)
+        if refresh.problems != self.problems:
+            for problem in refresh.problems:
+                log.warning("metadata.problem", code=problem.code, text=str(problem))
+        self.problems = refresh.problems
+        if refresh.changed or self._has_news:
+            self._has_news = False
+            await self._on_refresh(refresh)
+        return refresh
+
+    async def _fetch_timestamps(self) -> None:
+        while self._unread:
+            (authority, source), entry = self._unread.popitem()
+            is_news = await trio.to_thread.run_sync(
+                self._federation.wants,
+                authority,
+                entry.version,
+                entry.sha256.hex(),
+                limiter=self._turn,
+            )
+            if is_news:
+                path = f"metadata/{authority}/timestamp.json"
+                await self._fetch_from([source], Missing(path, MAX_TIMESTAMP_BYTES))
+
+    async def _fetch_all(self, wanted: Sequence[Missing], absent: set[str]) -> None:
+        limit = trio.CapacityLimiter(FETCHES_AT_ONCE)
+
+        async def one(item: Missing) -> None:
+            async with limit:
+                if not await self._fetch_from(self._sources(item.path), item):
+                    absent.add(item.path)
+
+        async with trio.open_nursery() as nursery:
+            for item in wanted:
+                nursery.start_soon(one, item)
+
+    def _sources(self, path: str) -> list[Source]:
+        """Who to ask: for metadata those who announced its authority, newest first; for blobs anybody."""
+        authority = parse_object_path(path).authority
+        if authority is None:
+            return list(self._others())
+        known = self._announced.get(authority, {})
+        return sorted(known, key=lambda source: -known[source].version)
+
+    async def _fetch_from(self, sources: Sequence[Source], item: Missing) -> bool:
+        """Bring one object into the spool; False when nobody has it (in a usable form)."""
+        for source in sources:
+            try:
+                base = await trio.to_thread.run_sync(self._base, item.path)
+                data = await source.fetch(item.path, item.max_bytes, base)
+                if data is None:
+                    continue
+                await trio.to_thread.run_sync(self._store, item.path, data)
+            except LinkLostError:
+                continue
+            except CuntongError as error:
+                log.warning("metadata.not-taken", path=item.path, code=error.code, text=str(error))
+                continue
+            return True
+        return False
+
+    def _base(self, path: str) -> tuple[bytes, bytes] | None:
+        if not path.startswith("metadata/"):
+            return None
+        found = self._spool.base_for(path)
+        return None if found is None else (bytes.fromhex(found[0]), found[1])
+
+    def _store(self, path: str, data: bytes) -> None:
+        name = parse_object_path(path)
+        if name.authority is not None:
+            self._spool.store_metadata(name.authority, name.file_name, data)
+        elif len(data) <= MAX_BLOB_BYTES:
+            self._spool.store_blob(name.role, data)
+            # The view may know of it already; what waits for its bytes doesn't.
+            self._has_news = True

@@ -1,0 +1,361 @@
+"""The neighbours: who is connected, what each of them has, and who is introduced to whom (DESIGN 6, 7).
+
+It is the one delegate of the control link, on both sides. It judges who may come in by the verified members
+lists, passes news on to those who act on it, and introduces children to the peers that `policy.peers`
+chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import trio
+
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError, Fault
+from cuntong_protocol.link.messages import Announcement, HaveItem, HaveState, PeerAddress
+from cuntong_protocol.link.states import Role
+from cuntong_protocol.texts import N_, Sentence, sentence
+from cuntong_protocol.trust.names import parse_object_path
+
+from .clock import NodeClock
+from .link.delegate import Identity
+from .link.server import ChildServer
+from .link.session import LinkSession
+from .logs import get_logger
+from .metadata import MetadataKeeper
+from .pki.tls import PeerIdentity, judge, judge_parent
+from .policy.peers import Holder, introductions
+from .trust.spool import Spool
+from .trust.view import View
+
+log = get_logger("neighbours")
+
+MAX_HAVES_OF_A_CHILD = 20_000
+"""Twice the bundles of a large network; a child that claims more is not believed any further."""
+
+
+class NeighbourError(CuntongError):
+    """A neighbour isn't what it should be."""
+
+    fault = Fault.PEER
+
+
+class Listener(Protocol):
+    """Who acts on what neighbours say (the replicator and the app)."""
+
+    def on_parent(self, session: LinkSession) -> None:
+        """A parent is connected and wants to know what this node has."""
+        ...
+
+    def on_introduced(self, infohash: bytes, peers: Sequence[PeerAddress]) -> None:
+        """The parent names peers for a bundle."""
+        ...
+
+    def on_child_haves(self) -> None:
+        """What children have or want has changed."""
+        ...
+
+    async def on_child_order(self, child: Division, bundle: str) -> Sentence:
+        """A child ordered a bundle; returns what it is told."""
+        ...
+
+    def on_notice(self, sender: Division, text: Sentence) -> None:
+        """The parent has something for the operator."""
+        ...
+
+    def on_certificate(self, chain: str) -> None:
+        """The parent sent a renewed certificate (not verified)."""
+        ...
+
+    def on_report(self, child: Division, kind: str, body: bytes) -> None:
+        """A child sent evidence (not verified)."""
+        ...
+
+    def on_child(self, session: LinkSession) -> None:
+        """A child is connected."""
+        ...
+
+
+@dataclass(slots=True)
+class Child:
+    """A connected child.
+
+    Attributes:
+        haves: What it said of each bundle, by infohash.
+        introduced: What it was told last, by infohash.
+    """
+
+    session: LinkSession
+    haves: dict[bytes, HaveItem] = field(default_factory=dict)
+    introduced: dict[bytes, tuple[PeerAddress, ...]] = field(default_factory=dict)
+
+    @property
+    def code(self) -> Division:
+        return self.session.peer_code
+
+    @property
+    def swarm(self) -> PeerAddress | None:
+        """Where its BitTorrent listens."""
+        hello = self.session.hello
+        if hello is None or not hello.swarm_port or not self.session.peer_host:
+            return None
+        return PeerAddress(self.session.peer_host, hello.swarm_port)
+
+
+class Neighbours:
+    """All links of this node, as their delegate.
+
+    Args:
+        own_code: This node.
+        vpn_shape: Of the VPN below this node.
+        clock: The time by which certificates are judged.
+        spool: Where objects are served from.
+        swarm_port: Our BitTorrent port.
+    """
+
+    def __init__(
+        self,
+        own_code: Division,
+        *,
+        vpn_shape: Literal["mesh", "hub"],
+        clock: NodeClock,
+        spool: Spool,
+        swarm_port: Callable[[], int],
+    ) -> None:
+        self._own_code = own_code
+        self._vpn_shape = vpn_shape
+        self._clock = clock
+        self._spool = spool
+        self._swarm_port = swarm_port
+        self._view = View()
+        self._announcements: list[Announcement] = []
+        self._children: dict[Division, Child] = {}
+        self._parent: LinkSession | None = None
+        self._swarms: Mapping[bytes, float] = {}
+        self._keeper: MetadataKeeper | None = None
+        self._listener: Listener | None = None
+        self._server: ChildServer | None = None
+
+    def attach(
+        self, *, keeper: MetadataKeeper, listener: Listener, server: ChildServer | None
+    ) -> None:
+        """Name those who act on news; before any link is opened."""
+        self._keeper, self._listener, self._server = keeper, listener, server
+
+    # What others here ask.
+
+    @property
+    def parent(self) -> LinkSession | None:
+        """The open link upwards."""
+        return self._parent if self._parent is not None and self._parent.is_open else None
+
+    @property
+    def children(self) -> Mapping[Division, Child]:
+        """The connected children."""
+        return self._children
+
+    def sessions(self) -> list[LinkSession]:
+        """Whom to ask for objects, best first."""
+        parent = self.parent
+        below = [child.session for child in self._children.values() if child.session.is_open]
+        return ([parent] if parent is not None else []) + below
+
+    def wanted_below(self) -> set[bytes]:
+        """Infohashes that a child wants or has only in part."""
+        return {
+            infohash
+            for child in self._children.values()
+            for infohash, item in child.haves.items()
+            if item.state in (HaveState.WANTED, HaveState.PARTIAL)
+        }
+
+    def holders_below(self, infohash: bytes) -> list[PeerAddress]:
+        """Children that have at least a part of a bundle."""
+        return [
+            child.swarm
+            for child in self._children.values()
+            if (item := child.haves.get(infohash)) is not None
+            and item.state in (HaveState.PARTIAL, HaveState.COMPLETE)
+            and child.swarm is not None
+        ]
+
+    # What others here tell.
+
+    def set_view(self, view: View, announcements: Sequence[Announcement]) -> None:
+        """The verified view has changed: judge the children anew, pass the news on."""
+        self._view = view
+        self._announcements = list(announcements)
+        if self._server is not None:
+            self._server.check_members()
+        for session in self.sessions():
+            session.announce(self._announcements)
+
+    def set_swarms(self, progress: Mapping[bytes, float]) -> None:
+        """What this node takes part in, with its own progress (0 to 1)."""
+        if progress.keys() != self._swarms.keys():
+            self._swarms = dict(progress)
+            self.introduce()
+        self._swarms = dict(progress)
+
+    def introduce(self, only: Collection[bytes] | None = None) -> None:
+        """Tell children whom to connect to, where that has changed."""
+        for child in self._children.values():
+            for infohash, item in child.haves.items():
+                if only is not None and infohash not in only:
+                    continue
+                if item.state not in (HaveState.WANTED, HaveState.PARTIAL):
+                    continue
+                peers = tuple(self._peers_for(child, infohash, item))
+                if peers != child.introduced.get(infohash, ()):
+                    child.introduced[infohash] = peers
+                    child.session.introduce(infohash, peers)
+
+    def _peers_for(self, child: Child, infohash: bytes, item: HaveItem) -> list[PeerAddress]:
+        addresses: dict[Division, PeerAddress] = {}
+        holders: list[Holder] = []
+        port = self._swarm_port()
+        if infohash in self._swarms and port and child.session.local_host:
+            addresses[self._own_code] = PeerAddress(child.session.local_host, port)
+            holders.append(Holder(self._own_code, "", self._swarms[infohash]))
+        for other in self._children.values():
+            said = other.haves.get(infohash)
+            if other is not child and other.swarm is not None and said is not None:
+                addresses[other.code] = other.swarm
+                holders.append(Holder(other.code, "", said.permille / 1000))
+        chosen = introductions(
+            child.code, item.permille / 1000, infohash.hex(), holders, vpn_shape=self._vpn_shape
+        )
+        return [addresses[introduction.code] for introduction in chosen]
+
+    # The delegate of the link.
+
+    def identity_check(self, identity: Identity, role: Role) -> None:
+        """Judge a neighbour by certificate, members lists and time (SPEC 5.3)."""
+        if not isinstance(identity, PeerIdentity):
+            raise TypeError(identity)
+        now = self._clock.now()
+        if role is Role.CHILD:
+            judge(
+                identity,
+                self._view.members,
+                now,
+                self._own_code,
+                ca_certificates=self._view.ca_certificates,
+            )
+        else:
+            judge_parent(
+                identity,
+                self._view.members,
+                now,
+                identity.code,
+                ca_certificates=self._view.ca_certificates,
+            )
+            if not self._own_code.is_below(identity.code):
+                raise NeighbourError(
+                    "link.not-above",
+                    N_("{parent} isn't above {node}. Check the parents in config.toml."),
+                    parent=identity.code,
+                    node=self._own_code,
+                )
+
+    def announcements(self) -> Sequence[Announcement]:
+        return self._announcements
+
+    async def read_object(self, path: str) -> bytes | None:
+        return await trio.to_thread.run_sync(self._read, path)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return self._spool.read(path)
+        except CuntongError:
+            return None
+
+    async def read_base(self, path: str, sha256: bytes) -> bytes | None:
+        return await trio.to_thread.run_sync(self._read_base, path, sha256)
+
+    def _read_base(self, path: str, sha256: bytes) -> bytes | None:
+        try:
+            name = parse_object_path(path)
+        except CuntongError:
+            return None
+        if name.authority is None:
+            return self._spool.read_blob(sha256.hex()) if name.kind == "blobs" else None
+        return self._spool.find_version(name.authority, name.role, sha256.hex())
+
+    async def on_order(self, peer: LinkSession, bundle: str) -> Sentence:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        return await self._listener.on_child_order(peer.peer_code, bundle)
+
+    def on_announce(self, peer: LinkSession, entries: Sequence[Announcement]) -> None:
+        assert self._keeper is not None  # noqa: S101 - attached before any link.
+        if peer.peer_role is Role.CHILD:
+            # A child speaks for itself and what is below it, never for those above.
+            entries = [entry for entry in entries if entry.authority.is_within(peer.peer_code)]
+        self._keeper.heard(peer, entries)
+
+    def on_status(self, peer: LinkSession, items: Sequence[HaveItem]) -> None:
+        child = self._children.get(peer.peer_code)
+        if child is None or child.session is not peer:
+            return
+        for item in items:
+            if item.state is HaveState.GONE:
+                child.haves.pop(item.infohash, None)
+                child.introduced.pop(item.infohash, None)
+                continue
+            if item.state is HaveState.COMPLETE:
+                # Should it be damaged later, the child is to be told anew.
+                child.introduced.pop(item.infohash, None)
+            if item.infohash in child.haves or len(child.haves) < MAX_HAVES_OF_A_CHILD:
+                child.haves[item.infohash] = item
+        self.introduce({item.infohash for item in items})
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_child_haves()
+
+    def on_introduce(
+        self, peer: LinkSession, infohash: bytes, peers: Sequence[PeerAddress]
+    ) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_introduced(infohash, peers)
+
+    def on_notice(self, peer: LinkSession, text: Sentence) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_notice(peer.peer_code, text)
+
+    def on_certificate(self, peer: LinkSession, chain: str) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_certificate(chain)
+
+    def on_report(self, peer: LinkSession, kind: str, body: bytes) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_report(peer.peer_code, kind, body)
+
+    def on_connected(self, peer: LinkSession) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        if peer.peer_role is Role.CHILD:
+            self._children[peer.peer_code] = Child(peer)
+            self._listener.on_child(peer)
+            return
+        self._parent = peer
+        if peer.welcome is not None:
+            self._clock.confirm(peer.welcome.time)
+        self._listener.on_parent(peer)
+
+    def on_disconnected(self, peer: LinkSession) -> None:
+        assert self._keeper is not None  # noqa: S101 - attached before any link.
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._keeper.forget(peer)
+        if peer.peer_role is Role.CHILD:
+            child = self._children.get(peer.peer_code)
+            if child is not None and child.session is peer:
+                del self._children[peer.peer_code]
+                self._listener.on_child_haves()
+        elif self._parent is peer:
+            self._parent = None
+
+
+def order_noted() -> Sentence:
+    """What a child is told when its order can be served."""
+    return sentence("order.noted", N_("The order is noted; it will be sent as soon as it is here."))

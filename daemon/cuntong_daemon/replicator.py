@@ -1,0 +1,837 @@
+"""The replicator: makes the store hold what this node wants, and the library show it (DESIGN 5, 7).
+
+It owns what is being brought (`Item`s, in memory) and what is held (rows in the catalogue: a row means
+"complete, with this payload"). Everything that changes what should be done sets one event; one task then
+compares what is with what should be, and starts and stops work. So it doesn't matter in which order news
+comes, or whether some was missed while the daemon was down.
+
+The life of a bundle: wanted -> torrent fetched -> files that are here already linked -> downloaded ->
+read back -> library folder made -> held. A new revision goes the same way beside the old one, which leaves
+when the new one is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import partial
+from typing import Literal, TypeVar, TypeVarTuple, Unpack
+
+import trio
+
+from cuntong_protocol.bundle.descriptor import Descriptor
+from cuntong_protocol.bundle.errors import BundleError
+from cuntong_protocol.bundle.index import INDEX_PATH, Index, decode_index
+from cuntong_protocol.bundle.torrent import Torrent, decode_torrent, torrent_size_limit
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.link.messages import MAX_OBJECT_BYTES, HaveItem, HaveState, PeerAddress
+from cuntong_protocol.texts import N_, Sentence, sentence
+
+from .catalogue import BundleState, Catalogue, Database, Entry
+from .clock import NodeClock
+from .config import Config
+from .link.fetching import LinkLostError
+from .logs import get_logger
+from .neighbours import Neighbours
+from .policy.eviction import Held, evict
+from .policy.selection import Candidate, Decision, NodeProfile, judge, select
+from .store.errors import StoreError
+from .store.library import Library
+from .store.pieces import PieceSet
+from .store.store import Store
+from .swarm.engine import SwarmEngine
+from .swarm.events import Completed, FileError, SwarmError
+from .trust.view import View
+
+log = get_logger("replicator")
+
+DOWNLOADS_AT_ONCE = 4
+"""More would only spread a thin link over more unfinished bundles; priorities would mean less."""
+RETRY_S = 60.0
+"""For what failed on this machine's side: a full disk, a damaged file."""
+LOOK_INTERVAL_S = 600.0
+"""Licences end at midnight without any news."""
+PROGRESS_INTERVAL_S = 1.0
+PROGRESS_STEP_PERMILLE = 100
+"""How much more a child must have before it says so: the parent only needs to know that it has some."""
+MAX_INTRODUCED = 20_000
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+ItemState = Literal["waiting", "downloading", "unpacking", "repairing", "paused", "refused"]
+
+
+@dataclass(slots=True)
+class Item:
+    """A bundle that is being brought.
+
+    Attributes:
+        size: Of the payload, in bytes.
+        torrent_limit: The most that its torrent can have, in bytes.
+        order: Place in the queue.
+        problem: Why it doesn't go on.
+        told: What the parent was told last, in thousandths.
+    """
+
+    id: str
+    revision: int
+    infohash: bytes
+    title: str
+    size: int
+    torrent_limit: int
+    order: int = 0
+    reason: Sentence | None = None
+    state: ItemState = "waiting"
+    problem: Sentence | None = None
+    retry_at: float = 0.0
+    told: int = -1
+    scope: trio.CancelScope | None = None
+
+    @property
+    def is_started(self) -> bool:
+        return self.state in ("downloading", "unpacking", "repairing", "paused")
+
+
+@dataclass(slots=True)
+class Want:
+    """A decision to have a bundle, with what is needed to bring it."""
+
+    id: str
+    revision: int
+    infohash: bytes
+    title: str
+    size: int
+    torrent_limit: int
+    reason: Sentence
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What should be, by bundle id.
+
+    Attributes:
+        wants: To have, in order.
+        refusals: What is held or would be liked, and why it isn't wanted (any more).
+        licence_until: Of what is listed and held.
+        short_bytes: Room that the first one without room lacks.
+    """
+
+    wants: dict[str, Want] = field(default_factory=dict)
+    refusals: dict[str, Sentence] = field(default_factory=dict)
+    licence_until: dict[str, date] = field(default_factory=dict)
+    short_bytes: int = 0
+
+
+class Replicator:
+    """A service; see the module."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: NodeClock,
+        database: Database,
+        catalogue: Catalogue,
+        store: Store,
+        library: Library,
+        engine: SwarmEngine,
+        neighbours: Neighbours,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._database = database
+        self._catalogue = catalogue
+        self._store = store
+        self._library = library
+        self._engine = engine
+        self._neighbours = neighbours
+        self._view: View | None = None
+        self._rows: dict[str, BundleState] = {}
+        self._sizes: dict[bytes, int] = {}
+        self._items: dict[str, Item] = {}
+        self._plan = Plan()
+        self._demanded: set[str] = set()
+        self._introduced: dict[bytes, Sequence[PeerAddress]] = {}
+        self._wake = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._disk_turn = trio.CapacityLimiter(1)
+
+    # What others see.
+
+    @property
+    def plan(self) -> Plan:
+        """The latest decisions."""
+        return self._plan
+
+    @property
+    def items(self) -> Mapping[str, Item]:
+        """What is being brought, by bundle id."""
+        return self._items
+
+    @property
+    def rows(self) -> Mapping[str, BundleState]:
+        """What is held, by bundle id."""
+        return self._rows
+
+    def size_of(self, infohash: bytes) -> int:
+        """Payload bytes of something that is held."""
+        return self._sizes.get(infohash, 0)
+
+    # What others tell.
+
+    def demand(self, identifier: str) -> None:
+        """A place below needs this bundle, so this node needs it too."""
+        self._demanded.add(identifier)
+        self.look()
+
+    def look(self) -> None:
+        """Something has changed: compare again soon."""
+        self._wake.set()
+
+    def set_view(self, view: View) -> None:
+        """The verified view has changed; the catalogue's listings have been replaced already."""
+        self._view = view
+        self._demanded &= view.listings.keys()
+        self.look()
+
+    def introduced(self, infohash: bytes, peers: Sequence[PeerAddress]) -> None:
+        """The parent names peers for a bundle."""
+        if infohash in self._introduced or len(self._introduced) < MAX_INTRODUCED:
+            self._introduced[infohash] = peers
+        self._connect(infohash)
+        self.look()
+
+    def on_child_haves(self) -> None:
+        """Children have more, or want more."""
+        for item in self._items.values():
+            if item.is_started:
+                self._connect(item.infohash)
+        self.look()
+
+    def report_all(self) -> None:
+        """A parent is new: tell it everything."""
+        for item in self._items.values():
+            item.told = -1
+        items = [HaveItem(row.infohash, HaveState.COMPLETE, 1000) for row in self._rows.values()]
+        self._tell(items)
+        for item in self._items.values():
+            self._tell_item(item)
+        self.look()
+
+    # Running.
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; usable once what an interruption left behind is mended."""
+        await self._on_disk(self._library.recover)
+        removed = await self._on_disk(self._store.recover)
+        for infohash in removed:
+            log.info("store.stray-removed", infohash=infohash.hex())
+        await self._read_rows()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._watch_engine)
+            nursery.start_soon(self._watch_progress)
+            task_status.started()
+            while True:
+                with trio.move_on_after(LOOK_INTERVAL_S):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+                if self._view is not None:
+                    await self._reconcile(self._view)
+
+    async def _read_rows(self) -> None:
+        self._rows = {row.id: row for row in await self._database.call(self._catalogue.states)}
+        payloads = await self._on_disk(self._store.payloads)
+        self._sizes = {payload.infohash: payload.size for payload in payloads}
+
+    # Comparing.
+
+    async def _reconcile(self, view: View) -> None:
+        """Make what is done fit what should be."""
+        below = self._neighbours.wanted_below()
+        if below:
+            self._demanded |= {
+                listing.id
+                for listing in view.listings.values()
+                if bytes.fromhex(listing.infohash) in below
+            }
+        for _ in range(2):  # Once more after room was made.
+            self._plan = await self._database.call(self._make_plan, view)
+            if not await self._remove_what_must_go(view, below):
+                break
+        for identifier in list(self._items):
+            item = self._items[identifier]
+            want = self._plan.wants.get(identifier)
+            if want is None or want.infohash != item.infohash:
+                await self._drop(item)
+        for want in self._plan.wants.values():
+            await self._pursue(want)
+        self._start_waiting()
+        self._tell_swarms()
+
+    def judge(self, identifier: str) -> Sentence:
+        """Why a listed bundle is liked here or not. Blocks; runs in the database's thread.
+
+        Raises:
+            CatalogueError: `catalogue.unknown-bundle`.
+        """
+        candidate = self._candidate(self._catalogue.demand(identifier))
+        today = self._today(self._view or View())
+        return judge(candidate, self._profile(), is_ordered=False, today=today)[1]
+
+    def _profile(self) -> NodeProfile:
+        return NodeProfile(
+            code=self._config.division,
+            categories=tuple(self._config.subscriptions.categories),
+            languages=tuple(self._config.subscriptions.languages),
+            groups=tuple(self._config.subscriptions.groups),
+            publishers=tuple(self._config.subscriptions.publishers),
+        )
+
+    def _make_plan(self, view: View) -> Plan:
+        """Decide about everything. Blocks; runs in the database's thread."""
+        orders = self._catalogue.orders()
+        today = self._today(view)
+        details: dict[str, Callable[[Sentence, int], Want]] = {}
+        licences: dict[str, date] = {}
+
+        def candidates() -> Iterator[Candidate]:
+            for entry in self._catalogue.bundles():
+                candidate = self._candidate(entry)
+                if candidate.licence.until is not None and entry.id in self._rows:
+                    licences[entry.id] = candidate.licence.until
+                details[entry.id] = partial(_want, entry.descriptor)
+                yield candidate
+
+        decisions = select(
+            candidates(),
+            self._profile(),
+            orders,
+            needed_below=self._demanded,
+            quota_bytes=self._config.store.quota_bytes,
+            today=today,
+        )
+        wants: dict[str, Want] = {}
+        refusals: dict[str, Sentence] = {}
+        short = 0
+        for decision in decisions:
+            want = details[decision.id](decision.reason, decision.order)
+            if decision.wanted:
+                wants[decision.id] = want
+            else:
+                refusals[decision.id] = decision.reason
+                if _is_short_of_room(decision) and not short:
+                    short = want.size
+        return Plan(wants, refusals, licences, short)
+
+    def _candidate(self, entry: Entry) -> Candidate:
+        descriptor = entry.descriptor
+        metadata = descriptor.metadata
+        row = self._rows.get(entry.id)
+        item = self._items.get(entry.id)
+        is_here = row is not None and row.infohash == descriptor.infohash
+        return Candidate(
+            id=entry.id,
+            publisher=descriptor.bundle_id.code,
+            category=metadata.category,
+            languages=tuple(metadata.languages),
+            audience=metadata.audience,
+            licence=metadata.licence,
+            priority=metadata.priority,
+            size_bytes=descriptor.payload_size,
+            remaining_bytes=0 if is_here else descriptor.payload_size,
+            deadline=deadline_of(descriptor, self._config.division),
+            is_held=row is not None or (item is not None and item.is_started),
+        )
+
+    def _today(self, view: View) -> date:
+        return max(self._clock.now() if view.is_clock_trusted else view.time, view.time).date()
+
+    async def _remove_what_must_go(self, view: View, below: Collection[bytes]) -> bool:
+        """Take out what may not be held, and what must make room. True when something went."""
+        held: list[Held] = []
+        for row in self._rows.values():
+            is_unlisted = view.is_complete and row.id not in view.listings
+            held.append(
+                Held(
+                    key=row.id,
+                    size_bytes=self._sizes.get(row.infohash, 0),
+                    is_withdrawn=row.id in view.withdrawn or is_unlisted,
+                    licence_until=self._plan.licence_until.get(row.id),
+                    is_wanted=row.id in self._plan.wants,
+                    is_needed_below=row.infohash in below,
+                    used_at=row.used_at,
+                )
+            )
+        evictions = evict(held, needed_bytes=self._plan.short_bytes, today=self._today(view))
+        for identifier, item in list(self._items.items()):
+            if identifier in view.withdrawn:
+                await self._drop(item)
+        for eviction in evictions:
+            tombstone = view.withdrawn.get(eviction.key)
+            reason = (
+                eviction.reason
+                if tombstone is None
+                else sentence(
+                    "replicator.withdrawn",
+                    N_("{id} was withdrawn by {authority}: {reason}"),
+                    id=tombstone.id,
+                    authority=tombstone.by,
+                    reason=tombstone.reason,
+                )
+            )
+            if tombstone is None and eviction.key not in view.listings:
+                reason = sentence(
+                    "replicator.unlisted",
+                    N_("{id} isn't listed by any authority any more; it was removed."),
+                    id=eviction.key,
+                )
+            await self._remove(self._rows[eviction.key], reason)
+        for identifier in await self._on_disk(self._library.bundles):
+            if identifier not in self._rows and identifier not in self._items:
+                await self._on_disk(self._library.remove, identifier)
+                await self._note(
+                    "removed",
+                    sentence(
+                        "replicator.stray",
+                        N_("{id} lay in the library without being verified; it was removed."),
+                        id=identifier,
+                    ),
+                )
+        return bool(evictions)
+
+    async def _remove(self, row: BundleState, reason: Sentence) -> None:
+        """Stop seeding, take it out of sight, free the disk; in this order."""
+        await self._engine.remove(row.infohash)
+        await self._on_disk(self._library.remove, row.id)
+        await self._on_disk(self._store.delete, row.infohash)
+        await self._database.call(self._catalogue.remove_state, row.id)
+        self._rows.pop(row.id, None)
+        self._sizes.pop(row.infohash, None)
+        self._tell([HaveItem(row.infohash, HaveState.GONE, 0)])
+        await self._note("removed", reason)
+
+    async def _drop(self, item: Item) -> None:
+        """Stop bringing something and forget what came."""
+        self._items.pop(item.id, None)
+        if item.scope is not None:
+            item.scope.cancel()
+        await self._engine.remove(item.infohash)
+        row = self._rows.get(item.id)
+        if row is None or row.infohash != item.infohash:
+            await self._on_disk(self._store.delete, item.infohash)
+            self._tell([HaveItem(item.infohash, HaveState.GONE, 0)])
+
+    async def _pursue(self, want: Want) -> None:
+        item = self._items.get(want.id)
+        if item is not None:
+            item.order, item.reason = want.order, want.reason
+            return
+        row = self._rows.get(want.id)
+        if row is not None and row.infohash == want.infohash:
+            if want.infohash in self._engine.statuses():
+                return
+            if await self._on_disk(self._store.is_complete, row.infohash):
+                await self._seed(row)
+                return
+        item = Item(
+            want.id,
+            want.revision,
+            want.infohash,
+            want.title,
+            want.size,
+            want.torrent_limit,
+            want.order,
+            want.reason,
+        )
+        self._items[want.id] = item
+        self._tell_item(item)
+
+    async def _seed(self, row: BundleState) -> None:
+        """Serve what is held; a library folder that went missing is made again."""
+        try:
+            torrent = await self._on_disk(self._store.torrent, row.infohash)
+            await self._engine.add(torrent)
+        except CuntongError as error:
+            # Its torrent or its files are gone: it is brought again.
+            log.warning("replicator.lost", id=row.id, code=error.code, text=str(error))
+            await self._database.call(self._catalogue.remove_state, row.id)
+            self._rows.pop(row.id, None)
+            self.look()
+            return
+        shown = await self._on_disk(self._library.revision, row.id)
+        if self._config.store.library and shown != row.infohash:
+            await self._show_again(row)
+
+    async def _show_again(self, row: BundleState) -> None:
+        want = self._plan.wants.get(row.id)
+        if want is None or want.infohash != row.infohash:
+            return
+        try:
+            await self._materialise(row.id, row.infohash)
+        except CuntongError as error:
+            log.warning("replicator.not-shown", id=row.id, code=error.code, text=str(error))
+
+    def _start_waiting(self) -> None:
+        """Give free places to those first in the queue."""
+        now = trio.current_time()
+        busy = sum(item.is_started for item in self._items.values())
+        waiting = [
+            item
+            for item in self._items.values()
+            if item.state == "waiting" and item.scope is None and item.retry_at <= now
+        ]
+        waiting.sort(key=lambda item: item.order)
+        assert self._nursery is not None  # noqa: S101 - set by run.
+        for item in waiting:
+            # One whose torrent nobody has yet takes no place from those behind it.
+            if busy >= DOWNLOADS_AT_ONCE:
+                break
+            item.scope = trio.CancelScope()
+            self._nursery.start_soon(self._bring, item, item.scope)
+            busy += 1
+
+    # Bringing.
+
+    async def _bring(self, item: Item, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                await self._begin(item)
+            except StoreError as error:
+                self._delay(item, error.sentence)
+            except (BundleError, SwarmError) as error:
+                await self._refuse(item, error.sentence)
+            finally:
+                item.scope = None
+        self._tell_swarms()
+
+    async def _begin(self, item: Item) -> None:
+        if item.infohash in await self._on_disk(self._store.incoming):
+            torrent = await self._on_disk(self._store.take_incoming, item.infohash)
+            await self._engine.add(torrent, have=PieceSet.full(torrent.piece_count))
+            item.state = "unpacking"
+            await self._finish(item)
+            return
+        torrent_or_none = await self._torrent_for(item)
+        if torrent_or_none is None:
+            self._delay(
+                item,
+                sentence(
+                    "replicator.no-torrent",
+                    N_("No neighbour has it yet; it begins as soon as one does."),
+                ),
+            )
+            return
+        torrent = torrent_or_none
+        await self._on_disk(self._store.prepare, torrent)
+        have = await self._on_disk(self._store.reuse, torrent)
+        await self._engine.add(torrent, have=have or None)
+        item.state, item.problem = "downloading", None
+        self._connect(item.infohash)
+        self._tell_item(item)
+
+    async def _torrent_for(self, item: Item) -> Torrent | None:
+        try:
+            return await self._on_disk(self._store.torrent, item.infohash)
+        except StoreError:
+            pass  # The usual case: it isn't here yet.
+        path = f"torrents/{item.infohash.hex()}"
+        for session in self._neighbours.sessions():
+            try:
+                data = await session.fetch(path, item.torrent_limit)
+            except LinkLostError:
+                continue
+            if data is None:
+                continue
+            try:
+                return await self._on_disk(_checked_torrent, data, item.infohash, item.size)
+            except BundleError as error:
+                log.warning("replicator.bad-torrent", peer=session.peer_code, code=error.code)
+        return None
+
+    def _delay(self, item: Item, problem: Sentence) -> None:
+        item.state, item.problem = "waiting", problem
+        item.retry_at = trio.current_time() + RETRY_S
+        assert self._nursery is not None  # noqa: S101 - set by run.
+        self._nursery.start_soon(self._look_later, RETRY_S)
+
+    async def _look_later(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.look()
+
+    async def _refuse(self, item: Item, problem: Sentence) -> None:
+        """What was signed can't be used; it isn't shown and not tried again until it changes."""
+        item.state, item.problem = "refused", problem
+        await self._engine.remove(item.infohash)
+        await self._on_disk(self._store.delete, item.infohash)
+        await self._note(
+            "refused",
+            sentence(
+                "replicator.refused",
+                N_("{id} can't be used: {reason}"),
+                id=item.id,
+                reason=str(problem),
+            ),
+        )
+
+    async def _watch_engine(self) -> None:
+        assert self._nursery is not None  # noqa: S101 - set by run.
+        while True:
+            event = await self._engine.wait_event()
+            item = self._item_of(event.infohash)
+            if isinstance(event, Completed):
+                if item is not None and item.state != "refused":
+                    item.state = "unpacking"
+                    self._nursery.start_soon(self._finish, item)
+            elif isinstance(event, FileError):
+                await self._note("disk", event.problem)
+                if item is not None:
+                    item.problem = event.problem
+
+    def _item_of(self, infohash: bytes) -> Item | None:
+        return next((item for item in self._items.values() if item.infohash == infohash), None)
+
+    async def _finish(self, item: Item) -> None:
+        """All pieces are here: read them back, show the files, let the old revision go."""
+        try:
+            bad = await self._on_disk(self._store.complete, item.infohash)
+            if bad:
+                await self._repair(item, bad)
+                return
+            if self._config.store.library:
+                await self._materialise(item.id, item.infohash)
+        except StoreError as error:
+            if error.code == "library.damaged":
+                bad = await self._on_disk(self._store.verify, item.infohash)
+                if bad:
+                    await self._repair(item, bad)
+                    return
+                await self._refuse(item, error.sentence)
+                return
+            item.problem = error.sentence
+            await trio.sleep(RETRY_S)
+            if self._items.get(item.id) is item:
+                await self._finish(item)
+            return
+        except BundleError as error:
+            await self._refuse(item, error.sentence)
+            return
+        if self._items.get(item.id) is not item:
+            return  # Withdrawn or replaced meanwhile; whoever did that cleans up.
+        await self._hold(item)
+
+    async def _hold(self, item: Item) -> None:
+        previous = self._rows.get(item.id)
+        await self._database.call(
+            lambda: self._catalogue.set_state(
+                item.id,
+                revision=item.revision,
+                infohash=item.infohash,
+                state="complete",
+                at=self._clock.now(),
+                reason=item.reason,
+            )
+        )
+        await self._read_rows()
+        was_repair = item.state == "repairing" or (
+            previous is not None and previous.infohash == item.infohash
+        )
+        self._items.pop(item.id, None)
+        self._tell([HaveItem(item.infohash, HaveState.COMPLETE, 1000)])
+        if previous is not None and previous.infohash != item.infohash:
+            await self._engine.remove(previous.infohash)
+            await self._on_disk(self._store.delete, previous.infohash)
+            self._tell([HaveItem(previous.infohash, HaveState.GONE, 0)])
+        if was_repair:
+            text = sentence(
+                "replicator.repaired", N_("{id} was repaired; it is whole again."), id=item.id
+            )
+        else:
+            text = sentence(
+                "replicator.complete",
+                N_("{id} is complete: {title}"),
+                id=item.id,
+                title=item.title,
+            )
+        await self._note("repaired" if was_repair else "complete", text)
+        self.look()
+
+    async def _materialise(self, identifier: str, infohash: bytes) -> None:
+        entry = await self._database.call(self._catalogue.bundle, identifier)
+        if entry is None or entry.descriptor.infohash != infohash:
+            return  # Another revision is listed by now; this one isn't shown any more.
+        index = await self._on_disk(self._read_index, entry.descriptor)
+        await self._on_disk(self._library.materialise, identifier, infohash, index)
+
+    def _read_index(self, descriptor: Descriptor) -> Index:
+        torrent = self._store.torrent(descriptor.infohash)
+        data = (self._store.folder(torrent) / INDEX_PATH).read_bytes()
+        return decode_index(
+            data, content_size=descriptor.content_size, file_count=descriptor.file_count
+        )
+
+    # Verifying.
+
+    async def verify(self, identifier: str, progress: Callable[[int], None]) -> tuple[int, int]:
+        """Read a held bundle again, payload and library; what is bad is fetched or made anew.
+
+        Args:
+            progress: Called in a worker thread with the bytes read so far, roughly.
+
+        Returns:
+            Bad pieces, and files of the library that were made again.
+        """
+        row = self._rows[identifier]
+        torrent = await self._on_disk(self._store.torrent, row.infohash)
+        read = 0
+
+        def checkpoint() -> None:
+            nonlocal read
+            read += torrent.piece_length
+            progress(read)
+
+        bad = await trio.to_thread.run_sync(
+            lambda: self._store.verify(row.infohash, checkpoint=checkpoint),
+            limiter=self._disk_turn,
+        )
+        entry = await self._database.call(self._catalogue.bundle, identifier)
+        is_listed = entry is not None and entry.descriptor.infohash == row.infohash
+        wrong: list[str] = []
+        if bad:
+            await self._note(
+                "damage",
+                sentence(
+                    "replicator.damaged",
+                    N_("{id} has {count} damaged pieces; they are fetched again."),
+                    id=identifier,
+                    count=len(bad),
+                ),
+            )
+            want = self._plan.wants.get(identifier)
+            item = Item(
+                identifier,
+                row.revision,
+                row.infohash,
+                entry.descriptor.metadata.title if entry is not None else identifier,
+                torrent.payload_size,
+                0,
+                reason=want.reason if want is not None else None,
+            )
+            self._items[identifier] = item
+            await self._repair(item, bad)
+        elif self._config.store.library and is_listed:
+            assert entry is not None  # noqa: S101 - is_listed says so.
+            index = await self._on_disk(self._read_index, entry.descriptor)
+            wrong = await self._on_disk(self._library.check, identifier, index)
+            if wrong:
+                await self._materialise(identifier, row.infohash)
+                await self._note(
+                    "repaired",
+                    sentence(
+                        "replicator.library-repaired",
+                        N_("{count} damaged files of {id} in the library were made again."),
+                        count=len(wrong),
+                        id=identifier,
+                    ),
+                )
+        return len(bad), len(wrong)
+
+    async def _repair(self, item: Item, bad: PieceSet) -> None:
+        item.state = "repairing"
+        if item.infohash not in self._engine.statuses():
+            await self._engine.add(await self._on_disk(self._store.torrent, item.infohash))
+        await self._engine.repair(item.infohash, bad)
+        item.told = -1
+        self._tell_item(item)
+        self._connect(item.infohash)
+
+    # Telling.
+
+    def _connect(self, infohash: bytes) -> None:
+        peers = [*self._introduced.get(infohash, ()), *self._neighbours.holders_below(infohash)]
+        if peers:
+            self._engine.connect_peers(infohash, [(peer.ip, peer.port) for peer in peers])
+
+    def _tell(self, items: Sequence[HaveItem]) -> None:
+        parent = self._neighbours.parent
+        if parent is not None:
+            parent.report_status(items)
+
+    def _tell_item(self, item: Item) -> None:
+        status = self._engine.statuses().get(item.infohash)
+        permille = 0 if status is None else min(999, int(status.progress * 1000))
+        step = permille // PROGRESS_STEP_PERMILLE
+        if step == item.told:
+            return
+        item.told = step
+        state = HaveState.PARTIAL if item.is_started and permille else HaveState.WANTED
+        self._tell([HaveItem(item.infohash, state, permille)])
+
+    def _tell_swarms(self) -> None:
+        self._neighbours.set_swarms(
+            {infohash: status.progress for infohash, status in self._engine.statuses().items()}
+        )
+
+    async def _watch_progress(self) -> None:
+        while True:
+            await trio.sleep(PROGRESS_INTERVAL_S)
+            started = [item for item in self._items.values() if item.is_started]
+            for item in started:
+                self._tell_item(item)
+            if started:
+                self._tell_swarms()
+
+    async def _note(self, kind: str, text: Sentence) -> None:
+        log.info("replicator.event", kind=kind, code=text.code, text=str(text))
+        await self._database.call(self._catalogue.record_event, kind, text, self._clock.now())
+
+    async def _on_disk(self, function: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
+        """Run something that reads or writes much, one at a time: village disks turn slowly."""
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._disk_turn)
+
+
+def deadline_of(descriptor: Descriptor, place: Division) -> date | None:
+    """The day by which a place of this tier should have the bundle, by its release."""
+    release = descriptor.metadata.release
+    if release is None:
+        return None
+    return next((day for tier, day in release.deadlines.items() if tier == place.tier.label), None)
+
+
+def end_of_day_s(day: date) -> int:
+    """Seconds since 1970 at the end of a day, UTC."""
+    return (day - date(1970, 1, 1) + timedelta(days=1)) // timedelta(seconds=1)
+
+
+def _want(descriptor: Descriptor, reason: Sentence, order: int) -> Want:
+    limit = torrent_size_limit(
+        descriptor.payload_size, descriptor.piece_length, descriptor.file_count
+    )
+    return Want(
+        descriptor.id,
+        descriptor.revision,
+        descriptor.infohash,
+        descriptor.metadata.title,
+        descriptor.payload_size,
+        min(limit, MAX_OBJECT_BYTES),
+        reason,
+        order,
+    )
+
+
+def _is_short_of_room(decision: Decision) -> bool:
+    return decision.reason.code == "selection.no-room"
+
+
+def _checked_torrent(data: bytes, infohash: bytes, payload_size: int) -> Torrent:
+    torrent = decode_torrent(data, infohash=infohash)
+    if torrent.payload_size != payload_size:
+        raise BundleError(
+            "bundle.payload-mismatch",
+            N_("The payload doesn't have the size that its descriptor states."),
+        )
+    return torrent

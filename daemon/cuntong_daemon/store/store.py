@@ -1,0 +1,401 @@
+"""The store: one folder a payload, `store/<v2 infohash>/<name>/…`, and who has which content (SPEC 9).
+
+A file's v2 root depends on its content alone. So whatever a new payload brings that is already here, in any
+complete payload, is linked instead of fetched. Links are hard links where the disk can: content once on the
+disk is there once. Complete files are read-only for that reason too.
+
+Every method blocks; call them in a worker thread. They may be called from several at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuntong_daemon.files import sync_folder
+from cuntong_daemon.paths import DataPaths
+from cuntong_protocol.bundle.errors import BundleError
+from cuntong_protocol.bundle.torrent import Torrent, decode_torrent
+from cuntong_protocol.errors import Fault
+from cuntong_protocol.texts import N_
+
+from .errors import StoreError, disk_error
+from .links import link_or_copy
+from .pieces import (
+    PieceSet,
+    no_checkpoint,
+    open_plain,
+    sync_pieces,
+    verified_pieces,
+)
+from .torrents import keep_torrent, load_torrent, payload_folder, torrent_path
+
+MAX_TORRENT_BYTES = 256 * 1024 * 1024
+"""More than the largest torrent that can be made: 2^20 piece hashes and 100,000 long paths."""
+_CANDIDATES = 8
+"""How many places of the same content are tried before it is fetched instead."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS store_payloads (
+    infohash BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    is_complete INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS store_files (
+    root BLOB NOT NULL,
+    length INTEGER NOT NULL,
+    infohash BLOB NOT NULL REFERENCES store_payloads (infohash) ON DELETE CASCADE,
+    path TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS store_files_by_root ON store_files (root, length);
+CREATE INDEX IF NOT EXISTS store_files_by_infohash ON store_files (infohash);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One payload in the store; `size` is the bytes of its files."""
+
+    infohash: bytes
+    name: str
+    size: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes on the disk: of the store (shared content counted once), and free for it."""
+
+    used: int
+    free: int
+
+
+class Store:
+    """The payloads of a node."""
+
+    def __init__(self, paths: DataPaths, connection: sqlite3.Connection) -> None:
+        """Take over the store.
+
+        Args:
+            paths: The node's data directory.
+            connection: To the node's database, opened with `check_same_thread=False` and used by nobody else.
+        """
+        self._paths = paths
+        self._database = connection
+        self._lock = threading.Lock()
+        with self._lock, connection:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.executescript(_SCHEMA)
+
+    # What is there.
+
+    def payloads(self) -> list[Payload]:
+        """All payloads, complete or not."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT infohash, name, size, is_complete FROM store_payloads ORDER BY infohash"
+            ).fetchall()
+        return [Payload(infohash, name, size, bool(done)) for infohash, name, size, done in rows]
+
+    def is_complete(self, infohash: bytes) -> bool:
+        with self._lock:
+            row = self._database.execute(
+                "SELECT is_complete FROM store_payloads WHERE infohash = ?", (infohash,)
+            ).fetchone()
+        return row is not None and bool(row[0])
+
+    def torrent(self, infohash: bytes) -> Torrent:
+        """The torrent of a payload.
+
+        Raises:
+            StoreError: `store.no-torrent`.
+        """
+        return load_torrent(self._paths, infohash)
+
+    def folder(self, torrent: Torrent) -> Path:
+        """Where the payload's files lie."""
+        return payload_folder(self._paths, torrent)
+
+    def usage(self) -> Usage:
+        """Space used and free.
+
+        Raises:
+            StoreError: `store.disk-error`.
+        """
+        seen: set[tuple[int, int]] = set()
+        used = 0
+        for folder, _, names in os.walk(self._paths.store):
+            for name in names:
+                try:
+                    entry = os.lstat(os.path.join(folder, name))  # noqa: PTH118  A million times.
+                except OSError:
+                    continue  # Removed meanwhile.
+                if (entry.st_dev, entry.st_ino) not in seen:
+                    if entry.st_nlink > 1:
+                        seen.add((entry.st_dev, entry.st_ino))
+                    used += entry.st_blocks * 512
+        try:
+            room = os.statvfs(self._paths.store)
+        except OSError as error:
+            raise disk_error(error) from error
+        return Usage(used, room.f_bavail * room.f_frsize)
+
+    # The life of a payload.
+
+    def prepare(self, torrent: Torrent) -> None:
+        """Note that a payload is wanted, and keep its torrent. Doing it twice does nothing.
+
+        Raises:
+            StoreError: `store.disk-full`, `store.disk-error`.
+        """
+        try:
+            keep_torrent(self._paths, torrent)
+            payload_folder(self._paths, torrent).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error) from error
+        self._note(torrent, is_complete=False)
+
+    def reuse(
+        self, torrent: Torrent, *, checkpoint: Callable[[], None] = no_checkpoint
+    ) -> PieceSet:
+        """Link files whose content a complete payload already has; each is hashed on the way.
+
+        Returns:
+            The pieces of the linked files, durable. Files that are already in place are left alone.
+
+        Raises:
+            StoreError: `store.disk-full`, `store.disk-error`.
+        """
+        folder = payload_folder(self._paths, torrent)
+        found: list[int] = []
+        try:
+            for file in torrent.files:
+                target = folder / file.path
+                if target.exists():
+                    continue
+                for source in self._places(file.root, file.length, torrent.infohash):
+                    checkpoint()
+                    if _is_whole(torrent, file.path, source, checkpoint):
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        link_or_copy(source, target)
+                        found += torrent.pieces_of(file)
+                        break
+            pieces = PieceSet.of(torrent.piece_count, found)
+            if pieces:
+                sync_pieces(torrent, folder, pieces)
+        except OSError as error:
+            raise disk_error(error) from error
+        return pieces
+
+    def complete(
+        self, infohash: bytes, *, checkpoint: Callable[[], None] = no_checkpoint
+    ) -> PieceSet:
+        """Read a downloaded payload back, make it read-only and let others reuse its files.
+
+        Returns:
+            The pieces that are damaged; only when there are none is it complete.
+
+        Raises:
+            StoreError: `store.no-torrent`, `store.disk-full`, `store.disk-error`.
+        """
+        torrent = load_torrent(self._paths, infohash)
+        return self._complete(torrent, payload_folder(self._paths, torrent), checkpoint)
+
+    def verify(
+        self, infohash: bytes, *, checkpoint: Callable[[], None] = no_checkpoint
+    ) -> PieceSet:
+        """Read every byte of a payload.
+
+        Returns:
+            The pieces that are missing or damaged. A complete payload with such pieces isn't complete any more.
+
+        Raises:
+            StoreError: `store.no-torrent`.
+        """
+        torrent = load_torrent(self._paths, infohash)
+        folder = payload_folder(self._paths, torrent)
+        bad = verified_pieces(torrent, folder, checkpoint=checkpoint).missing()
+        if bad and self.is_complete(infohash):
+            self._note(torrent, is_complete=False)
+        return bad
+
+    def delete(self, infohash: bytes) -> None:
+        """Remove a payload's files, torrent and traces. Content that others link stays with them.
+
+        Raises:
+            StoreError: `store.disk-error`; what is left is removed by `recover` or by calling again.
+        """
+        with self._lock, self._database:
+            self._database.execute("DELETE FROM store_payloads WHERE infohash = ?", (infohash,))
+        torrent_path(self._paths, infohash).unlink(missing_ok=True)
+        place = self._paths.store / infohash.hex()
+        try:
+            if place.exists():
+                shutil.rmtree(place)
+                sync_folder(self._paths.store)
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def take_incoming(
+        self, infohash: bytes, *, checkpoint: Callable[[], None] = no_checkpoint
+    ) -> Torrent:
+        """Move a payload that `cuntong publish` built into the store, after reading all of it.
+
+        Raises:
+            StoreError: `store.bad-incoming` and nothing has moved; `store.disk-full`, `store.disk-error`.
+            BundleError: the torrent beside it is not one of ours.
+        """
+        source = self._paths.incoming / infohash.hex()
+        torrent = self._incoming_torrent(infohash)
+        target = self._paths.store / infohash.hex()
+        try:
+            if (source / torrent.name).exists():  # Else a crash came after the move.
+                if verified_pieces(torrent, source / torrent.name, checkpoint=checkpoint).missing():
+                    raise StoreError(
+                        "store.bad-incoming",
+                        N_(
+                            "The files that were built for {name} have changed since. Publish it again."
+                        ),
+                        fault=Fault.CONTENT,
+                        name=torrent.name,
+                    )
+                self._paths.store.mkdir(parents=True, exist_ok=True)
+                keep_torrent(self._paths, torrent)
+                self._note(torrent, is_complete=False)
+                if target.exists():
+                    shutil.rmtree(target)  # It was wanted before; what came of it is here too.
+                sync_pieces(torrent, source / torrent.name, PieceSet.full(torrent.piece_count))
+                source.rename(target)
+                sync_folder(self._paths.store)
+            bad = self._complete(torrent, target / torrent.name, checkpoint)
+            if not bad:
+                shutil.rmtree(source, ignore_errors=True)
+                (self._paths.incoming / f"{infohash.hex()}.torrent").unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error) from error
+        return torrent
+
+    def incoming(self) -> list[bytes]:
+        """Infohashes of payloads that wait in `incoming/`."""
+        try:
+            names = [path.name for path in self._paths.incoming.iterdir()]
+        except OSError:
+            return []
+        return sorted({found for name in names if (found := _infohash(name)) is not None})
+
+    def recover(self) -> list[bytes]:
+        """At the start: remove folders that no payload claims.
+
+        Returns:
+            The infohashes removed.
+        """
+        known = {payload.infohash for payload in self.payloads()}
+        removed: list[bytes] = []
+        try:
+            places = list(self._paths.store.iterdir())
+        except OSError:
+            return removed
+        for place in places:
+            infohash = _infohash(place.name)
+            if infohash is not None and infohash not in known:
+                shutil.rmtree(place, ignore_errors=True)
+                removed.append(infohash)
+        return removed
+
+    # Parts.
+
+    def _complete(self, torrent: Torrent, folder: Path, checkpoint: Callable[[], None]) -> PieceSet:
+        bad = verified_pieces(torrent, folder, checkpoint=checkpoint).missing()
+        if bad:
+            self._note(torrent, is_complete=False)
+            return bad
+        try:
+            for file in torrent.files:
+                path = folder / file.path
+                if path.stat().st_size != file.length:
+                    os.truncate(path, file.length)
+                path.chmod(0o444)
+            sync_pieces(torrent, folder, PieceSet.full(torrent.piece_count))
+        except OSError as error:
+            raise disk_error(error) from error
+        self._note(torrent, is_complete=True)
+        return bad
+
+    def _note(self, torrent: Torrent, *, is_complete: bool) -> None:
+        with self._lock, self._database:
+            self._database.execute(
+                "INSERT INTO store_payloads VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (infohash) DO UPDATE SET is_complete = excluded.is_complete",
+                (torrent.infohash, torrent.name, torrent.payload_size, is_complete),
+            )
+            self._database.execute(
+                "DELETE FROM store_files WHERE infohash = ?", (torrent.infohash,)
+            )
+            if is_complete:
+                self._database.executemany(
+                    "INSERT INTO store_files VALUES (?, ?, ?, ?)",
+                    (
+                        (file.root, file.length, torrent.infohash, f"{torrent.name}/{file.path}")
+                        for file in torrent.files
+                    ),
+                )
+
+    def _places(self, root: bytes, length: int, except_for: bytes) -> list[Path]:
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT infohash, path FROM store_files"
+                " WHERE root = ? AND length = ? AND infohash != ? LIMIT ?",
+                (root, length, except_for, _CANDIDATES),
+            ).fetchall()
+        return [self._paths.store / infohash.hex() / path for infohash, path in rows]
+
+    def _incoming_torrent(self, infohash: bytes) -> Torrent:
+        name = f"{infohash.hex()}.torrent"
+        for path in (self._paths.incoming / name, torrent_path(self._paths, infohash)):
+            try:
+                with os.fdopen(open_plain(path), "rb") as file:
+                    return decode_torrent(file.read(MAX_TORRENT_BYTES), infohash=infohash)
+            except OSError:
+                continue
+        raise StoreError(
+            "store.no-incoming",
+            N_("There is no built payload {infohash}. Publish it again."),
+            fault=Fault.CONTENT,
+            infohash=infohash.hex()[:16],
+        )
+
+
+def _is_whole(torrent: Torrent, path: str, source: Path, checkpoint: Callable[[], None]) -> bool:
+    """Whether `source` holds the content of this file of the torrent."""
+    file = torrent.file(path)
+    if file is None:
+        return False
+    try:
+        descriptor = open_plain(source)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb", buffering=0) as handle:
+        if os.fstat(descriptor).st_size != file.length:
+            return False
+        for piece in torrent.pieces_of(file):
+            checkpoint()
+            _, offset, length = torrent.piece_place(piece)
+            try:
+                torrent.check_piece(piece, os.pread(handle.fileno(), length, offset))
+            except (OSError, BundleError):
+                return False
+    return True
+
+
+def _infohash(name: str) -> bytes | None:
+    try:
+        found = bytes.fromhex(name.removesuffix(".torrent"))
+    except ValueError:
+        return None
+    return found if len(found) == 32 else None

@@ -1,0 +1,803 @@
+"""The swarm engine: the one owner of the libtorrent session (SPEC 7).
+
+How it keeps its promises:
+
+- libtorrent's pread storage keeps received blocks in memory until it is asked to flush. So the engine asks after
+  every few pieces: what a `kill -9` costs is what arrived since, and the pieces that were half received.
+- Every `RESUME_INTERVAL_S` what changed is flushed, fsynced and written down (`resume.py`): only that is believed
+  at the next start. Anything else on the disk is hashed before libtorrent hears of it; libtorrent itself never
+  checks files.
+- A torrent whose disk fails leaves the session at once, with a sentence, and is tried again by itself.
+
+Alerts come through a socket pair (`set_alert_fd`), which must outlive the session: libtorrent would write
+into whatever file got the number next.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import math
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import libtorrent as lt
+import trio
+
+from cuntong_daemon.paths import DataPaths
+from cuntong_daemon.store.errors import disk_error
+from cuntong_daemon.store.pieces import (
+    PieceSet,
+    bytes_of,
+    checked_pieces,
+    present_pieces,
+    sync_pieces,
+)
+from cuntong_daemon.store.torrents import keep_torrent, load_torrent, payload_folder
+from cuntong_protocol.bundle.torrent import Torrent
+from cuntong_protocol.divisions import Tier
+from cuntong_protocol.errors import Fault
+from cuntong_protocol.texts import N_, Sentence, sentence
+
+from . import alerts as al
+from .accounting import Accounting
+from .events import (
+    Completed,
+    Event,
+    EventBox,
+    FileError,
+    HashFailed,
+    SwarmError,
+    TorrentState,
+    TorrentStatus,
+    Totals,
+)
+from .resume import (
+    VERSION,
+    Resume,
+    load_resume,
+    pack_blocks,
+    resume_path,
+    unpack_blocks,
+    write_resume,
+)
+from .settings import (
+    IPNetwork,
+    confinement,
+    listen_interfaces,
+    one_class_for_all,
+    session_settings,
+)
+
+TICK_S = 1.0
+RESUME_INTERVAL_S = 15.0
+"""What a power cut can cost is what arrived in this time, plus half-received pieces."""
+FLUSH_DELAY_S = 0.25
+FLUSH_PART = 64
+"""Flush after 1/64 of a payload, or after `FLUSH_MAX_BYTES`, if that comes before `FLUSH_DELAY_S`."""
+FLUSH_MAX_BYTES = 4 * 1024 * 1024
+RETRY_FIRST_S = 10.0
+RETRY_MAX_S = 300.0
+ROOM_TO_GO_ON_BYTES = 32 * 1024 * 1024
+"""After a full disk: as much free space, or as much as is missing, before the download goes on."""
+LONELY_S = 60.0
+"""A torrent that refused pieces and then lost all its peers may have banned a parent that has mended its disk
+since: after this time it starts afresh."""
+MAX_PEERS_PER_TORRENT = 64
+"""Introductions that are remembered for a torrent."""
+FINISH_TRIES = 20
+"""Seconds that pieces may take from libtorrent's memory to the disk. Then those that can't be read back
+are fetched again."""
+STOP_DEADLINE_S = 8.0
+DETACH_DEADLINE_S = 5.0
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """One torrent. `torrent` is only kept in memory while it isn't complete."""
+
+    infohash: bytes
+    name: str
+    size: int
+    piece_count: int
+    piece_length: int
+    torrent: Torrent | None
+    durable: PieceSet
+    state: TorrentState = TorrentState.CHECKING
+    handle: lt.torrent_handle | None = None
+    peers: dict[tuple[str, int], None] = field(default_factory=dict)
+    progress: al.Progress | None = None
+    problem: Sentence | None = None
+    suspects: set[str] = field(default_factory=set)
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    added: trio.Event = field(default_factory=trio.Event)
+    flushed: trio.Event = field(default_factory=trio.Event)
+    removed: trio.Event = field(default_factory=trio.Event)
+    add_error: str = ""
+    unflushed: int = 0
+    is_dirty: bool = False
+    is_resume_asked: bool = False
+    is_gone: bool = False
+    finish_tries: int = 0
+    refused: int = 0
+    lonely_since: float = math.inf
+    retry_at: float = math.inf
+    retry_delay: float = RETRY_FIRST_S
+
+
+class SwarmEngine:
+    """A service. Methods may be called once it has started; everything is keyed by v2 infohash."""
+
+    def __init__(
+        self,
+        paths: DataPaths,
+        *,
+        listen: str,
+        networks: Sequence[IPNetwork],
+        down_bytes_s: int,
+        up_bytes_s: int,
+        tier: Tier,
+    ) -> None:
+        """Prepare; nothing is opened before `run`.
+
+        Args:
+            paths: The node's data directory.
+            listen: `address:port` to listen on and to send from; port 0 takes a free one. A village, which
+                nobody dials, is best on port 0: see `PEER_TIMEOUT_S`.
+            networks: The only ranges that packets may go to or come from.
+            down_bytes_s: Limit for everything on the wire; 0 for none.
+            up_bytes_s: The same for the other direction.
+            tier: Of this node; decides transport and memory.
+        """
+        host, _, port = listen.rpartition(":")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._paths = paths
+        self._networks = tuple(networks)
+        self._limits = (down_bytes_s, up_bytes_s)
+        self._tier = tier
+        self._session: lt.session | None = None
+        self._entries: dict[bytes, _Entry] = {}
+        self._box = EventBox()
+        self._accounting = Accounting()
+        self._wire = al.Wire(0, 0)
+        self._dirty = trio.Event()
+        self._listening: list[al.Listening] = []
+        self._hash_limiter = trio.CapacityLimiter(1)
+        self._file_limiter = trio.CapacityLimiter(1)
+        self._jobs: trio.Nursery | None = None
+
+    # What others may ask.
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, once started."""
+        return self._host, self._port
+
+    @property
+    def totals(self) -> Totals:
+        """Bytes since the start."""
+        rates = [e.progress for e in self._entries.values() if e.progress is not None]
+        return Totals(
+            self._accounting.down,
+            self._accounting.up,
+            self._wire.down,
+            self._wire.up,
+            sum(rate.down_rate for rate in rates),
+            sum(rate.up_rate for rate in rates),
+            self._accounting.by_host(),
+        )
+
+    def statuses(self) -> Mapping[bytes, TorrentStatus]:
+        """A snapshot of all torrents."""
+        return {infohash: self._status(entry) for infohash, entry in self._entries.items()}
+
+    async def wait_event(self) -> Event:
+        """The next event; one consumer."""
+        return await self._box.take()
+
+    async def add(self, torrent: Torrent, *, have: PieceSet | None = None) -> None:
+        """Download and seed a payload; returns when peers can be connected. Adding twice does nothing.
+
+        Args:
+            torrent: A checked torrent; it is kept in `torrents/`.
+            have: Pieces that the caller has checked and made durable. None: what the last run left behind is
+                found by itself. Either way pieces beyond these are looked for on the disk and hashed.
+
+        Emits `Completed` when everything turns out to be there, unless `have` already said so.
+
+        Raises:
+            SwarmError: `swarm.bad-torrent`.
+        """
+        if torrent.infohash in self._entries:
+            await trio.lowlevel.checkpoint()
+            return
+        entry = _Entry(
+            torrent.infohash,
+            torrent.name,
+            torrent.payload_size,
+            torrent.piece_count,
+            torrent.piece_length,
+            torrent,
+            PieceSet(torrent.piece_count),
+        )
+        self._entries[torrent.infohash] = entry
+        try:
+            async with entry.lock:
+                await self._enter(entry, torrent, have)
+        except BaseException:
+            entry.is_gone = True
+            if self._entries.get(torrent.infohash) is entry:
+                del self._entries[torrent.infohash]
+            raise
+
+    async def remove(self, infohash: bytes) -> None:
+        """Stop at once and forget what was downloaded; the files stay. Unknown ones are ignored."""
+        entry = self._entries.get(infohash)
+        if entry is None:
+            await trio.lowlevel.checkpoint()
+            return
+        entry.is_gone = True
+        self._box.forget(infohash)
+        async with entry.lock:
+            await self._detach(entry)
+            await self._in_file_thread(
+                lambda: resume_path(self._paths, infohash).unlink(missing_ok=True)
+            )
+        self._accounting.forget(infohash)
+        if self._entries.get(infohash) is entry:
+            del self._entries[infohash]
+
+    async def repair(self, infohash: bytes, bad: PieceSet) -> None:
+        """Fetch pieces again that were found damaged; emits `Completed` when they are there.
+
+        Raises:
+            StoreError: `store.no-torrent`.
+        """
+        entry = self._entries.get(infohash)
+        if entry is None:
+            await trio.lowlevel.checkpoint()
+            return
+        async with entry.lock:
+            await self._detach(entry)
+            torrent = await self._torrent_of(entry)
+            await self._enter(entry, torrent, entry.durable - bad)
+
+    def connect_peers(self, infohash: bytes, peers: Iterable[tuple[str, int]]) -> None:
+        """Introduce peers. Remembered as long as the torrent isn't complete; others' addresses are dropped."""
+        entry = self._entries.get(infohash)
+        if entry is None:
+            return
+        for host, port in peers:
+            if not self._is_inside(host) or not 0 < port < 65_536:
+                continue
+            entry.peers.pop((host, port), None)
+            entry.peers[host, port] = None
+            if len(entry.peers) > MAX_PEERS_PER_TORRENT:
+                del entry.peers[next(iter(entry.peers))]
+        self._connect(entry)
+
+    # The service.
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled.
+
+        Raises:
+            SwarmError: `swarm.cannot-listen`.
+        """
+        down, up = self._limits
+        params = lt.session_params(
+            session_settings(host=self._host, down_bytes_s=down, up_bytes_s=up, tier=self._tier)
+        )
+        params.disk_io_constructor = "pread_disk_io_constructor"  # mmap's pages count as resident.
+        params.ip_filter = confinement(self._networks)
+        wake_read, wake_write = socket.socketpair()
+        with wake_read, wake_write:
+            wake_read.setblocking(False)
+            wake_write.setblocking(False)  # A blocking one would stall libtorrent.
+            self._session = session = lt.session(params)
+            del params
+            try:
+                session.set_peer_class_filter(one_class_for_all())
+                session.set_alert_fd(wake_write.fileno())
+                await self._listen(session, wake_read)
+                async with trio.open_nursery() as nursery:
+                    self._jobs = nursery
+                    nursery.start_soon(self._pump, session, wake_read)
+                    nursery.start_soon(self._tick, session)
+                    nursery.start_soon(self._flush_often)
+                    nursery.start_soon(self._count_peers)
+                    task_status.started()
+            finally:
+                self._jobs = None
+                with trio.CancelScope(shield=True):
+                    await self._stop(session, wake_read)
+                self._session = None
+                del session  # The destructor runs here, and holds the GIL.
+
+    async def _listen(self, session: lt.session, wake: socket.socket) -> None:
+        session.apply_settings({"listen_interfaces": listen_interfaces(self._host, self._port)})
+        while len(self._listening) < 2:  # TCP and UDP.
+            for alert in await _next_alerts(session, wake):
+                if isinstance(alert, al.ListenFailed):
+                    raise SwarmError(
+                        "swarm.cannot-listen",
+                        N_(
+                            "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
+                            " is the address under [network] swarm not one of this machine?"
+                        ),
+                        fault=Fault.CONFIG,
+                        address=f"{self._host}:{self._port}",
+                        reason=alert.reason,
+                    )
+                if isinstance(alert, al.Listening):
+                    self._listening.append(alert)
+        self._port = self._listening[0].port
+
+    async def _pump(self, session: lt.session, wake: socket.socket) -> None:
+        while True:
+            for alert in await _next_alerts(session, wake):
+                self._handle(alert)
+
+    async def _tick(self, session: lt.session) -> None:
+        next_resume = trio.current_time() + RESUME_INTERVAL_S
+        while True:
+            await trio.sleep(TICK_S)
+            session.post_torrent_updates(0)
+            session.post_session_stats()
+            now = trio.current_time()
+            is_resume_time = now >= next_resume
+            if is_resume_time:
+                next_resume = now + RESUME_INTERVAL_S
+            for entry in list(self._entries.values()):
+                self._look_after(entry, now, is_resume_time=is_resume_time)
+
+    def _look_after(self, entry: _Entry, now: float, *, is_resume_time: bool) -> None:
+        peers = _peers(entry)
+        if entry.state is TorrentState.DOWNLOADING:
+            if is_resume_time and entry.is_dirty:
+                self._ask_resume(entry)
+            if is_resume_time and not peers:
+                self._connect(entry)
+            if peers or not entry.refused:
+                entry.lonely_since = now
+            elif now - entry.lonely_since > LONELY_S:
+                entry.retry_at = now
+        elif entry.state is TorrentState.FINISHING:
+            self._ask_resume(entry)
+        if now >= entry.retry_at and not entry.is_gone:
+            entry.retry_at = math.inf
+            self._start(self._retry, entry)
+
+    async def _count_peers(self) -> None:
+        limiter = trio.CapacityLimiter(1)
+        while True:
+            await trio.sleep(TICK_S)
+            busy = [
+                (entry.infohash, entry.handle)
+                for entry in self._entries.values()
+                if entry.handle is not None
+                and (_peers(entry) or self._accounting.is_watched(entry.infohash))
+            ]
+            if busy:
+                found = await trio.to_thread.run_sync(al.all_connections, busy, limiter=limiter)
+                del busy
+                for infohash, connections in found:
+                    if infohash in self._entries:
+                        self._accounting.connections(infohash, connections)
+
+    async def _flush_often(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await trio.sleep(FLUSH_DELAY_S)
+            self._dirty = trio.Event()
+            for entry in list(self._entries.values()):
+                self._flush(entry)
+
+    def _flush(self, entry: _Entry) -> None:
+        if entry.unflushed and entry.handle is not None:
+            entry.unflushed = 0
+            entry.handle.flush_cache()
+
+    # Alerts.
+
+    def _handle(self, alert: al.Alert) -> None:
+        match alert:
+            case al.PieceFinished(infohash):
+                if entry := self._entries.get(infohash):
+                    entry.is_dirty = True
+                    entry.unflushed += entry.piece_length
+                    if entry.unflushed >= min(entry.size // FLUSH_PART, FLUSH_MAX_BYTES):
+                        self._flush(entry)
+                    else:
+                        self._dirty.set()
+            case al.Updated(torrents):
+                for progress in torrents:
+                    self._update(progress)
+            case al.Wire():
+                self._wire = alert
+            case al.Finished(infohash):
+                if entry := self._entries.get(infohash):
+                    self._finish(entry)
+            case al.ResumeSaved(infohash):
+                entry = self._entries.get(infohash)
+                if entry is not None and entry.is_resume_asked:
+                    self._start(self._keep, entry, alert)
+            case al.ResumeFailed(infohash):
+                if entry := self._entries.get(infohash):
+                    entry.is_resume_asked = False
+            case al.PieceRefused(infohash):
+                if entry := self._entries.get(infohash):
+                    entry.refused += 1
+                    self._box.put(HashFailed(infohash, 1))
+            case al.DiskError(infohash, file, number, reason):
+                if entry := self._entries.get(infohash):
+                    self._fail(entry, number, reason, file)
+            case al.Added(infohash, handle, error):
+                entry = self._entries.get(infohash)
+                if entry is not None and not entry.added.is_set():
+                    entry.handle, entry.add_error = handle, error
+                    entry.added.set()
+                elif not error and self._session is not None:
+                    self._session.remove_torrent(handle)  # Whoever asked for it has gone.
+            case al.Flushed(infohash):
+                if entry := self._entries.get(infohash):
+                    entry.flushed.set()
+            case al.Removed(infohash):
+                if entry := self._entries.get(infohash):
+                    entry.removed.set()
+            case al.AlertsLost():
+                for entry in self._entries.values():
+                    entry.is_dirty = True
+                    entry.unflushed += 1
+                self._dirty.set()
+            case _:
+                pass
+
+    def _update(self, progress: al.Progress) -> None:
+        entry = self._entries.get(progress.infohash)
+        if entry is None or entry.handle is None:
+            return
+        entry.progress = progress
+        self._accounting.progress(progress.infohash, progress.down, progress.up)
+        if progress.pieces == entry.piece_count:
+            self._finish(entry)  # Should its own alert have been dropped.
+
+    def _finish(self, entry: _Entry) -> None:
+        if entry.state is TorrentState.DOWNLOADING:
+            entry.state = TorrentState.FINISHING
+            entry.finish_tries = 0
+            self._ask_resume(entry)
+
+    def _ask_resume(self, entry: _Entry) -> None:
+        if entry.handle is not None and not entry.is_resume_asked:
+            entry.is_resume_asked = True
+            entry.is_dirty = False
+            entry.unflushed = 0
+            entry.handle.flush_cache()
+            entry.handle.save_resume_data(0)
+
+    async def _keep(self, entry: _Entry, saved: al.ResumeSaved, *, at_stop: bool = False) -> None:
+        """Read back what libtorrent says it has, make it durable, and only then write down that it is.
+
+        libtorrent may answer before the last blocks have left its memory: such pieces count the next time.
+        Blocks of half-received pieces can't be checked; they are only remembered when nothing comes any more.
+        """
+        torrent, before = entry.torrent, entry.durable
+        if torrent is None:
+            return
+
+        def work() -> PieceSet | None:
+            if entry.is_gone or entry.handle is None:
+                return None
+            folder = payload_folder(self._paths, torrent)
+            claimed = PieceSet.of(entry.piece_count, (i for i, has in enumerate(saved.have) if has))
+            fresh = checked_pieces(torrent, folder, claimed - before)
+            unfinished = pack_blocks(saved.unfinished) if at_stop else {}
+            sync_pieces(torrent, folder, fresh | PieceSet.of(entry.piece_count, unfinished))
+            have = before | fresh
+            resume = Resume(VERSION, have.to_bytes(), unfinished, saved.down, saved.up)
+            write_resume(self._paths, entry.infohash, resume)
+            return have
+
+        try:
+            have = await self._in_file_thread(work)
+        except OSError as error:
+            self._fail(entry, error.errno or 0, str(error.strerror), str(error.filename or ""))
+            return
+        entry.is_resume_asked = False
+        if have is None or entry.is_gone or entry.handle is None or entry.torrent is not torrent:
+            return
+        entry.durable = have
+        entry.retry_delay = RETRY_FIRST_S
+        if have.is_full:
+            self._complete(entry)
+            self._box.put(Completed(entry.infohash))
+        elif entry.state is TorrentState.FINISHING:
+            entry.finish_tries += 1
+            if entry.finish_tries > FINISH_TRIES:
+                entry.retry_at = trio.current_time()
+
+    def _complete(self, entry: _Entry) -> None:
+        entry.state = TorrentState.COMPLETE
+        entry.torrent = None
+        entry.suspects.clear()
+        entry.refused = 0
+
+    # Coming and going.
+
+    async def _enter(self, entry: _Entry, torrent: Torrent, have: PieceSet | None) -> None:
+        """Find out what is there, then hand the torrent to the session. Under the entry's lock."""
+        entry.state, entry.torrent, entry.problem = TorrentState.CHECKING, torrent, None
+        entry.retry_at = math.inf
+        try:
+            params, found = await trio.to_thread.run_sync(
+                self._inspect,
+                entry,
+                torrent,
+                have,
+                trio.from_thread.check_cancelled,
+                limiter=self._hash_limiter,
+            )
+        except OSError as error:
+            self._fail(entry, error.errno or 0, str(error.strerror), str(error.filename or ""))
+            return
+        except RuntimeError as error:  # libtorrent's own refusals.
+            raise _bad_torrent(torrent, str(error)) from error
+        if entry.is_gone or self._session is None:
+            return
+        entry.added, entry.removed = trio.Event(), trio.Event()
+        entry.is_resume_asked = entry.is_dirty = False
+        entry.unflushed = entry.refused = 0
+        entry.lonely_since = trio.current_time()
+        entry.durable = found
+        self._accounting.start(entry.infohash, params.total_downloaded, params.total_uploaded)
+        self._session.async_add_torrent(params)
+        await entry.added.wait()
+        if entry.add_error:
+            entry.handle = None
+            raise _bad_torrent(torrent, entry.add_error)
+        if found.is_full:
+            self._complete(entry)
+            if have is None or not have.is_full:
+                self._box.put(Completed(entry.infohash))
+        else:
+            entry.state = TorrentState.DOWNLOADING
+            self._connect(entry)
+
+    def _inspect(
+        self,
+        entry: _Entry,
+        torrent: Torrent,
+        have: PieceSet | None,
+        checkpoint: Callable[[], None],
+    ) -> tuple[lt.add_torrent_params, PieceSet]:
+        """In a thread: what is on the disk, written down durably, and libtorrent's parameters for it."""
+        keep_torrent(self._paths, torrent)
+        folder = payload_folder(self._paths, torrent)
+        folder.mkdir(parents=True, exist_ok=True)
+        resume = load_resume(self._paths, torrent)
+        known = PieceSet.from_bytes(torrent.piece_count, resume.pieces)
+        believed = known if have is None else have
+        for file in torrent.files:
+            if file.path in entry.suspects:
+                believed = believed - PieceSet.of(torrent.piece_count, torrent.pieces_of(file))
+        found = present_pieces(torrent, folder, believed=believed, checkpoint=checkpoint)
+        if not found.is_full:
+            _make_writable(torrent, folder, found)
+        if found != known:
+            sync_pieces(torrent, folder, found - believed)
+            write_resume(
+                self._paths,
+                torrent.infohash,
+                Resume(VERSION, found.to_bytes(), resume.unfinished, resume.down, resume.up),
+            )
+        params = lt.load_torrent_buffer(torrent.encode())
+        params.save_path = str(folder.parent)
+        params.have_pieces = found.as_bools()
+        params.unfinished_pieces = unpack_blocks(torrent, resume, found)
+        params.total_downloaded, params.total_uploaded = resume.down, resume.up
+        params.flags = (
+            lt.torrent_flags.update_subscribe
+            | lt.torrent_flags.apply_ip_filter
+            | lt.torrent_flags.no_verify_files  # It was done above; libtorrent's check would start afresh.
+            | lt.torrent_flags.disable_dht
+            | lt.torrent_flags.disable_lsd
+            | lt.torrent_flags.disable_pex
+        )
+        return params, found
+
+    async def _detach(self, entry: _Entry) -> None:
+        """Take the torrent out of the session; afterwards nothing of it is written any more."""
+        if entry.handle is None or self._session is None:
+            return
+        handle, entry.handle = entry.handle, None
+        entry.flushed, entry.removed, entry.progress = trio.Event(), trio.Event(), None
+        with trio.move_on_after(DETACH_DEADLINE_S, shield=True):
+            handle.pause()
+            handle.flush_cache()
+            await entry.flushed.wait()
+            self._session.remove_torrent(handle)
+            await entry.removed.wait()
+            return
+        self._session.remove_torrent(handle)
+
+    def _fail(self, entry: _Entry, number: int, reason: str, file: str) -> None:
+        """The disk refused: out of the session, tell, and try again later."""
+        if entry.is_gone:
+            return
+        if entry.handle is not None and self._session is not None:
+            self._session.remove_torrent(entry.handle)
+        entry.handle, entry.progress = None, None
+        with suppress(ValueError):
+            top = self._paths.store / entry.infohash.hex() / entry.name
+            entry.suspects.add(Path(file).relative_to(top).as_posix())
+        is_full = number in (errno.ENOSPC, errno.EDQUOT)
+        if is_full:
+            entry.state = TorrentState.DISK_FULL
+            entry.problem = disk_error(OSError(number, reason)).sentence
+        else:
+            entry.state = TorrentState.ERROR
+            entry.problem = sentence(
+                "swarm.file-error",
+                N_("{file} can't be read or written: {reason}. It is tried again by itself."),
+                file=file or entry.name,
+                reason=reason,
+            )
+        entry.retry_at = trio.current_time() + entry.retry_delay
+        entry.retry_delay = min(entry.retry_delay * 2, RETRY_MAX_S)
+        self._box.put(FileError(entry.infohash, entry.problem, is_full))
+
+    async def _retry(self, entry: _Entry) -> None:
+        async with entry.lock:
+            if entry.is_gone:
+                return
+            await self._detach(entry)
+            try:
+                torrent = await self._torrent_of(entry)
+                await self._in_file_thread(lambda: self._check_disk(entry, torrent))
+            except OSError as error:
+                self._fail(entry, error.errno or 0, str(error.strerror), str(error.filename or ""))
+                return
+            if not entry.is_gone:
+                await self._enter(entry, torrent, None)
+
+    def _check_disk(self, entry: _Entry, torrent: Torrent) -> None:
+        """Whether going on makes sense: there is room, and the store can be written."""
+        missing = entry.size - bytes_of(torrent, entry.durable)
+        place = self._paths.store / entry.infohash.hex()
+        place.mkdir(parents=True, exist_ok=True)
+        room = os.statvfs(place)
+        if room.f_bavail * room.f_frsize < min(missing, ROOM_TO_GO_ON_BYTES):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        probe = place / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+    async def _torrent_of(self, entry: _Entry) -> Torrent:
+        if entry.torrent is not None:
+            return entry.torrent
+        return await self._in_file_thread(lambda: load_torrent(self._paths, entry.infohash))
+
+    # Small things.
+
+    def _connect(self, entry: _Entry) -> None:
+        if entry.handle is not None and entry.state is TorrentState.DOWNLOADING:
+            for peer in entry.peers:
+                entry.handle.connect_peer(peer)
+
+    def _is_inside(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+    def _status(self, entry: _Entry) -> TorrentStatus:
+        progress = entry.progress
+        is_done = entry.state is TorrentState.COMPLETE
+        done = entry.size if is_done else progress.bytes_done if progress is not None else 0
+        if progress is None and not is_done and entry.torrent is not None:
+            done = bytes_of(entry.torrent, entry.durable)
+        return TorrentStatus(
+            entry.infohash,
+            entry.state,
+            min(done, entry.size),
+            entry.size,
+            entry.piece_count,
+            len(entry.durable),
+            progress.down_rate if progress is not None else 0,
+            progress.up_rate if progress is not None else 0,
+            progress.down if progress is not None else 0,
+            progress.up if progress is not None else 0,
+            _peers(entry),
+            entry.problem,
+        )
+
+    def _start(self, job: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        if self._jobs is not None:
+            self._jobs.start_soon(job, *arguments)
+
+    async def _in_file_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._file_limiter)
+
+    async def _stop(self, session: lt.session, wake: socket.socket) -> None:
+        """Write down what is there, under a deadline; whatever fails is hashed at the next start."""
+        session.pause()
+        with trio.move_on_after(STOP_DEADLINE_S):
+            waiting = {
+                entry.infohash
+                for entry in self._entries.values()
+                if entry.handle is not None and entry.torrent is not None
+            }
+            for infohash in waiting:
+                handle = self._entries[infohash].handle
+                if handle is not None:
+                    handle.save_resume_data(0)
+                    handle.flush_cache()
+            saved: dict[bytes, al.ResumeSaved] = {}
+            flushed: set[bytes] = set()
+            while waiting - (saved.keys() & flushed):
+                for alert in await _next_alerts(session, wake):
+                    if isinstance(alert, al.ResumeSaved):
+                        saved[alert.infohash] = alert
+                    elif isinstance(alert, al.Flushed):
+                        flushed.add(alert.infohash)
+                    elif isinstance(alert, al.ResumeFailed):
+                        waiting.discard(alert.infohash)
+            for infohash, answer in saved.items():
+                if entry := self._entries.get(infohash):
+                    await self._keep(entry, answer, at_stop=True)
+            await self._in_file_thread(self._keep_counters)
+
+    def _keep_counters(self) -> None:
+        """Remember what complete torrents have sent."""
+        for entry in self._entries.values():
+            progress = entry.progress
+            if entry.state is TorrentState.COMPLETE and progress is not None:
+                resume = Resume(VERSION, entry.durable.to_bytes(), {}, progress.down, progress.up)
+                with suppress(OSError):
+                    write_resume(self._paths, entry.infohash, resume)
+
+
+async def _next_alerts(session: lt.session, wake: socket.socket) -> list[al.Alert]:
+    """Wait for alerts and copy them. The wake-up is edge-triggered: drain first, then take."""
+    await trio.lowlevel.wait_readable(wake)
+    with suppress(BlockingIOError):
+        while wake.recv(4096):
+            pass
+    return [
+        translated
+        for alert in session.pop_alerts()
+        if (translated := al.translate(alert)) is not None
+    ]
+
+
+def _peers(entry: _Entry) -> int:
+    return entry.progress.peers if entry.progress is not None else 0
+
+
+def _make_writable(torrent: Torrent, folder: Path, found: PieceSet) -> None:
+    """Files that were complete are read-only; those that lack pieces now must be written again."""
+    for file in torrent.files:
+        numbers = torrent.pieces_of(file)
+        part = (found.bits >> numbers.start) & ((1 << len(numbers)) - 1)
+        path = folder / file.path
+        if part.bit_count() < len(numbers) and path.exists() and not os.access(path, os.W_OK):
+            path.chmod(0o644)
+
+
+def _bad_torrent(torrent: Torrent, reason: str) -> SwarmError:
+    return SwarmError(
+        "swarm.bad-torrent",
+        N_("The torrent {name} was refused: {reason}."),
+        fault=Fault.CONTENT,
+        name=torrent.name,
+        reason=reason,
+    )

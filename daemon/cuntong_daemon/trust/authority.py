@@ -1,0 +1,734 @@
+"""One followed authority: what is accepted of it, what is pending, and how an update is taken (SPEC 4.6, 4.7)."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tuf.api._payload import Root, Snapshot, Targets, Timestamp
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    ExpiredMetadataError,
+    RepositoryError,
+    UnsignedMetadataError,
+)
+from tuf.api.metadata import Metadata
+
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.texts import N_, Sentence
+from cuntong_protocol.trust.custom import (
+    Contents,
+    Target,
+    merge_contents,
+    parse_time,
+    read_role,
+)
+from cuntong_protocol.trust.members import Member, decode_members
+from cuntong_protocol.trust.names import (
+    MAX_MONTHS,
+    MAX_ROOT_BYTES,
+    MAX_SNAPSHOT_BYTES,
+    MAX_TARGETS_BYTES,
+    MAX_TIMESTAMP_BYTES,
+    MAX_VERSION,
+    MEMBERS,
+    PROMOTED,
+    ROOT,
+    SIGNED_AT_FIELD,
+    SNAPSHOT,
+    TARGETS,
+    TIMESTAMP,
+    WITHDRAWN,
+    TrustError,
+    blob_path,
+    delegated_paths,
+    is_delegated_role,
+    metadata_path,
+    printable,
+    probe_path,
+    timestamp_path,
+)
+
+from .fetcher import SpoolFetcher
+from .floors import Accepted, Equivocation, Floor, Floors, RoleFile
+from .spool import Spool
+from .verifier import (
+    Documents,
+    Verification,
+    explain,
+    is_signed_timestamp,
+    parse_targets,
+    parse_timestamp,
+)
+from .view import Missing
+
+MAX_ATTEMPTS = 8
+"""Bad files dropped in one refresh; each costs one run of the verifier."""
+MAX_TRIES = 3
+"""How often a file that was refused is asked for again, until there is a newer timestamp."""
+MAX_REFUSED = 64
+"""Hashes of refused timestamps remembered, so that they aren't fetched again."""
+
+_TIMESTAMP_NAME = f"{TIMESTAMP}.json"
+_FIRST_ROLES = (TARGETS, WITHDRAWN, MEMBERS, PROMOTED)
+
+
+@dataclass(slots=True)
+class Accepting:
+    """What an accepted catalogue means, worked out once."""
+
+    timestamp_sha256: str
+    version: int
+    signed_at: datetime | None
+    expires: datetime
+    versions: Mapping[str, int]
+    parts: dict[str, Contents]
+    contents: Contents
+    problems: tuple[Sentence, ...]
+    damaged: frozenset[str] = field(default_factory=frozenset)
+
+
+class Authority:
+    """The state of one authority. `Federation` owns it; one thread at a time."""
+
+    def __init__(self, code: Division, spool: Spool, floors: Floors) -> None:
+        """Load what was accepted earlier.
+
+        Raises:
+            sqlite3.Error: the database can't be read.
+        """
+        self.code = code
+        self._spool = spool
+        self._floors = floors
+        self.floor: Floor | None = floors.load(code)
+        self.accepted: Accepting | None = None
+        self.problem: Sentence | None = None
+        self.waiting: tuple[Missing, ...] = ()
+        self.members: Mapping[Division, Member] = {}
+        self._members_sha256: str | None = None
+        self._bad_members: dict[str, Sentence] = {}
+        self._tries: dict[str, int] = {}
+        self._refused: dict[str, None] = {}
+        self._suspect: str | None = None
+        self._probed: tuple[str, int] | None = None
+        self._tried: object = None
+        self._next_root = 0
+        self._is_void = False
+        self._look_at_root()
+        if self.floor is not None and self.floor.accepted is not None:
+            self.accepted = self._load_accepted(self.floor.accepted)
+
+    # -- What is known ---------------------------------------------------------------------------
+
+    @property
+    def proven_time(self) -> datetime | None:
+        """Its proven time."""
+        return None if self.floor is None else self.floor.proven_time
+
+    @property
+    def members_sha256(self) -> str | None:
+        """The hash of the members list in use."""
+        return self._members_sha256
+
+    @property
+    def contents(self) -> Contents:
+        """What its last complete catalogue says; nothing when there is none."""
+        return Contents() if self.accepted is None else self.accepted.contents
+
+    def wants(self, version: int, sha256: str) -> bool:
+        """Whether a timestamp that somebody announces is news."""
+        if sha256 in self._refused:
+            return False
+        documents = None if self.floor is None else self.floor.documents
+        for known in (
+            None if documents is None else documents.timestamp,
+            self._spool.read_spooled(self.code, _TIMESTAMP_NAME),
+        ):
+            if known is not None and hashlib.sha256(known).hexdigest() == sha256:
+                return False
+        # A lower version is looked at once, too: after the theft of an online key a new root makes
+        # versions start again, and this is how a node learns of it.
+        return version >= 1
+
+    # -- Updating --------------------------------------------------------------------------------
+
+    def start(self, root: bytes) -> None:
+        """Take the first root of an epoch, whose hash was endorsed."""
+        self._floors.set_root(self.code, root)
+        self._reload()
+
+    def begin_epoch(self, epoch: int, anchor: str, proven_time: datetime) -> None:
+        """Start (afresh) with another root."""
+        self._floors.begin_epoch(self.code, epoch, anchor, proven_time)
+        self._probed = None
+        self._reload()
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Remember a higher epoch of the same root."""
+        self._floors.raise_epoch(self.code, epoch)
+        self._reload()
+
+    def _reload(self) -> None:
+        before = self.floor
+        self.floor = self._floors.load(self.code)
+        if _root(before) != _root(self.floor):
+            # What an old key made impossible, a new one may make good.
+            self._refused.clear()
+            self._tries.clear()
+            self._suspect = None
+        self._look_at_root()
+
+    def _look_at_root(self) -> None:
+        """Work out what the newest root means: the next one's number, and whether it voids the timestamp."""
+        documents = None if self.floor is None else self.floor.documents
+        self._next_root, self._is_void = 0, False
+        if documents is None:
+            return
+        try:
+            self._next_root = Metadata[Root].from_bytes(documents.root).signed.version + 1
+        except RepositoryError:
+            return  # A first root that isn't one is refused at the next run.
+        self._is_void = (
+            documents.timestamp is not None
+            and is_signed_timestamp(documents.timestamp, documents.root) is None
+        )
+
+    def update(self, enrolled: datetime, above: datetime, clock: datetime | None) -> None:
+        """Verify what the spool holds, as far as it goes, and accept it when it is complete.
+
+        Never raises for what others sent; `problem` says what was refused, `waiting` what is to be fetched.
+
+        Args:
+            enrolled: Proven from the start.
+            above: The highest proven time of the authorities above.
+            clock: This machine's, in the strict profile; None in the tolerant one.
+        """
+        try:
+            self._update(enrolled, above, clock)
+        except (OSError, sqlite3.Error) as error:
+            self.problem = TrustError(
+                "trust.cannot-write",
+                N_(
+                    "The catalogue of {authority} can't be stored: {reason}. The last verified one stays; make room or mend the disk."
+                ),
+                authority=self.code,
+                reason=str(error),
+            ).sentence
+            self._tried = None  # The next refresh may find room.
+            self._reload_quietly()
+
+    def _reload_quietly(self) -> None:
+        try:
+            self._reload()
+        except sqlite3.Error:
+            return  # What was in memory was committed earlier: it still holds.
+
+    def _update(self, enrolled: datetime, above: datetime, clock: datetime | None) -> None:
+        for number in range(MAX_ATTEMPTS):
+            floor = self.floor
+            if floor is None or floor.documents is None:
+                return
+            if not self._has_work(floor, floor.documents, is_first=number == 0):
+                break
+            # Without a change another run would end like the last one; for expiry the day is exact
+            # enough. It is taken before the run, so that what arrives meanwhile is noticed.
+            tried = (
+                self._spool.fingerprint(self.code),
+                floor.documents,
+                floor.epoch,
+                above.date(),
+                clock and clock.date(),
+            )
+            if tried == self._tried:
+                break
+            self._tried = tried
+            self.waiting = ()
+            if number == 0:
+                self.problem = None
+            if not self._attempt(floor, floor.documents, enrolled, above, clock):
+                break
+        self._ask_for_next_root()
+
+    def _has_work(self, floor: Floor, documents: Documents, *, is_first: bool) -> bool:
+        timestamp = self._spool.read_spooled(self.code, _TIMESTAMP_NAME)
+        is_known = timestamp is None or timestamp == documents.timestamp
+        is_news = timestamp is not None and not is_known and _sha256(timestamp) not in self._refused
+        if is_news or self._spool.has_spooled(self.code, self._next_root_name()):
+            return True
+        if documents.timestamp is None or self._is_void:
+            self.waiting = (Missing(timestamp_path(self.code), MAX_TIMESTAMP_BYTES),)
+            return False
+        is_complete = (
+            floor.accepted is not None
+            and floor.accepted.timestamp == documents.timestamp
+            and floor.accepted.epoch == floor.epoch
+            and self.accepted is not None
+            and not self.accepted.damaged
+        )
+        if is_complete:
+            self.waiting = ()
+            if is_known and is_first:
+                self.problem = None  # What was refused in an earlier refresh is gone.
+        return not is_complete
+
+    def _next_root_name(self) -> str:
+        return f"{self._next_root}.{ROOT}.json"
+
+    def _ask_for_next_root(self) -> None:
+        """A new root can come at any time: ask once for each timestamp, and whenever one isn't signed rightly."""
+        if self.floor is None or self.floor.documents is None:
+            return
+        timestamp = self._suspect or (
+            _sha256(self.floor.documents.timestamp) if self.floor.documents.timestamp else None
+        )
+        if timestamp is None or self._probed == (timestamp, self._next_root):
+            return
+        self._probed = (timestamp, self._next_root)
+        path = metadata_path(self.code, ROOT, self._next_root)
+        self.waiting = (Missing(path, MAX_ROOT_BYTES, is_optional=True), *self.waiting)
+
+    def _attempt(
+        self,
+        floor: Floor,
+        documents: Documents,
+        enrolled: datetime,
+        above: datetime,
+        clock: datetime | None,
+    ) -> bool:
+        """One run. True when another one may get further."""
+        offered = self._spool.read_spooled(self.code, _TIMESTAMP_NAME)
+        if offered is not None and self._is_equivocation(offered, documents):
+            return True
+        own = enrolled if self._is_void else floor.proven_time
+        reference = max(
+            own, enrolled, _hinted_time(offered), clock or enrolled, above if clock else enrolled
+        )
+        fetcher = SpoolFetcher(lambda name: self._read(name, documents))
+        good = self._good_files(floor)
+        try:
+            run = Verification(
+                self._spool.paths.trusted / ".verify", documents, good, fetcher, reference
+            )
+        except RepositoryError as error:
+            self.problem = explain(self.code, error).sentence
+            return False
+        failure: Exception | None = None
+        roles: dict[str, Targets] = {}
+        problems: list[Sentence] = []
+        try:
+            run.refresh()
+            self._check_root(run, max(above, clock or above))
+            roles = self._load_roles(run, problems)
+        except (RepositoryError, DownloadError, TrustError) as error:
+            if isinstance(error.__cause__, OSError):  # The spool can't be read: no file is bad.
+                raise error.__cause__ from error
+            failure = error
+        verified = self._verified(run, documents)
+        proven = self._proven(verified, documents, own)
+        if failure is None:
+            self._accept(run, floor, verified, proven, roles, problems)
+            return False
+        progressed = verified.root != documents.root
+        if verified != documents or proven != floor.proven_time:
+            self._keep(run, verified, proven)
+        if isinstance(failure, DownloadHTTPError):
+            self._wait(run, good, fetcher.lacking or "", reference)
+            return progressed
+        return self._refuse(failure, fetcher, offered, progressed=progressed)
+
+    def _read(self, name: str, documents: Documents) -> bytes | None:
+        data = self._spool.read_spooled(self.code, name)
+        if name == _TIMESTAMP_NAME and (data is None or _sha256(data) in self._refused):
+            # Whatever lies in the spool, an update that was begun goes on.
+            return None if self._is_void else documents.timestamp
+        return data
+
+    def _good_files(self, floor: Floor) -> dict[str, bytes]:
+        good: dict[str, bytes] = {}
+        if floor.accepted is None or floor.accepted.epoch != floor.epoch:
+            return good
+        for role, file in floor.accepted.roles.items():
+            if role == SNAPSHOT:
+                continue  # The floor's own is at least as new.
+            data = self._spool.read_trusted(self.code, role, file.version, file.sha256)
+            if data is not None:
+                good[role] = data
+        return good
+
+    def _is_equivocation(self, offered: bytes, documents: Documents) -> bool:
+        """Look for a second signed timestamp of the same version; if it is one, it is out of the way."""
+        sha256 = _sha256(offered)
+        if documents.timestamp is None or offered == documents.timestamp or sha256 in self._refused:
+            return False
+        second = is_signed_timestamp(offered, documents.root)
+        first = is_signed_timestamp(documents.timestamp, documents.root)
+        if second is None or first is None:
+            return False
+        version = parse_timestamp(documents.timestamp).version
+        if parse_timestamp(offered).version != version:
+            return False
+        if first != second:
+            self._floors.record_equivocation(
+                Equivocation(self.code, version, _sha256(documents.timestamp), sha256, offered)
+            )
+        self._drop(_TIMESTAMP_NAME, offered)
+        return True
+
+    def _check_root(self, run: Verification, now: datetime) -> None:
+        """An authority's root is judged by those above it, whom it can't influence (SPEC 4.7)."""
+        root = run.signed(Root)
+        if root is not None and root.is_expired(now):
+            raise TrustError(
+                "trust.root-expired",
+                N_(
+                    "The root of {authority} expired on {expired}: nothing new from it is accepted until it renews its root."
+                ),
+                authority=self.code,
+                expired=root.expires.date().isoformat(),
+            )
+
+    def _load_roles(self, run: Verification, problems: list[Sentence]) -> dict[str, Targets]:
+        targets = run.targets(TARGETS)
+        if targets is None:
+            raise RepositoryError("the update isn't complete")
+        roles: list[str] = []
+        delegations = targets.delegations
+        if delegations is not None:
+            if delegations.succinct_roles is not None:
+                problems.append(self._bad_delegation("succinct_roles"))
+            for name, role in (delegations.roles or {}).items():
+                if (
+                    is_delegated_role(name)
+                    and tuple(role.paths or ()) == delegated_paths(self.code, name)
+                    and not role.terminating
+                ):
+                    roles.append(name)
+                else:
+                    problems.append(self._bad_delegation(name))
+        if len(roles) > MAX_MONTHS:
+            raise TrustError(
+                "trust.too-many-roles",
+                N_("{authority} has more than {limit} roles: its update is refused."),
+                authority=self.code,
+                limit=MAX_MONTHS,
+            )
+        loaded = {TARGETS: targets}
+        for name in roles:
+            run.updater.get_targetinfo(probe_path(self.code, name))
+            found = run.targets(name)
+            if found is None:
+                raise RepositoryError(f"{name} is hidden by another role")
+            loaded[name] = found
+        return loaded
+
+    def _bad_delegation(self, name: str) -> Sentence:
+        return TrustError(
+            "trust.bad-delegation",
+            N_(
+                "{authority} delegates to {role} in a way that the rules don't know: it is ignored."
+            ),
+            authority=self.code,
+            role=printable(name),
+        ).sentence
+
+    def _verified(self, run: Verification, before: Documents) -> Documents:
+        """What this run has verified, but no version that a counter can't hold."""
+        now = run.documents()
+        for kind in (Timestamp, Snapshot):
+            signed = run.signed(kind)
+            if signed is not None and signed.version > MAX_VERSION:
+                return Documents(now.root, before.timestamp, before.snapshot)
+        return now
+
+    def _proven(self, verified: Documents, before: Documents, own: datetime) -> datetime:
+        if verified.timestamp is None or verified.timestamp == before.timestamp:
+            return own
+        signed_at = _signed_at(parse_timestamp(verified.timestamp))
+        return own if signed_at is None else max(own, signed_at)
+
+    def _keep(self, run: Verification, verified: Documents, proven: datetime) -> None:
+        """Raise the floor though the update isn't complete."""
+        self._spool.write_trusted(
+            self.code, [(f"{number}.root.json", data) for number, data in run.roots().items()]
+        )
+        self._floors.raise_floor(self.code, verified, proven, None)
+        before = None if self.floor is None else self.floor.documents
+        if before is None or before.timestamp != verified.timestamp:
+            self._tries.clear()
+        self._reload()
+
+    def _accept(
+        self,
+        run: Verification,
+        floor: Floor,
+        verified: Documents,
+        proven: datetime,
+        roles: Mapping[str, Targets],
+        problems: list[Sentence],
+    ) -> None:
+        """Write the whole catalogue, then make it count in one transaction (SPEC 4.6)."""
+        files: list[tuple[str, bytes]] = [
+            (f"{number}.root.json", data) for number, data in sorted(run.roots().items())
+        ]
+        index: dict[str, RoleFile] = {}
+        parts: dict[str, Contents] = {}
+        versions: dict[str, int] = {}
+        root, timestamp, snapshot = run.top()
+        for role, signed in roles.items():
+            versions[role] = signed.version
+            parts[role], found = read_role(self.code, role, _targets(signed))
+            problems.extend(found)
+        versions[SNAPSHOT] = snapshot.version
+        if max(versions.values()) > MAX_VERSION or timestamp.version > MAX_VERSION:
+            self.problem = TrustError(
+                "trust.bad-version",
+                N_("{authority} signed a version number beyond all counting: it is refused."),
+                authority=self.code,
+            ).sentence
+            return
+        for role, version in versions.items():
+            data = run.data(role)
+            files.append((f"{version}.{role}.json", data))
+            index[role] = RoleFile(version, _sha256(data))
+        # The timestamp comes last: until then nobody below is told of the rest.
+        accepted = Accepted(run.data(TIMESTAMP), floor.epoch, index)
+        files.append((_TIMESTAMP_NAME, accepted.timestamp))
+        self._spool.write_trusted(self.code, files)
+        self._floors.raise_floor(self.code, verified, proven, accepted)
+        self._reload()
+        self.accepted = _accepting(accepted.timestamp, index, parts, tuple(problems))
+        self.problem = None
+        self.waiting = ()
+        self._suspect = None
+        self._tries.clear()
+        self._spool.prune_trusted(self.code, [*versions.items(), (ROOT, root.version)])
+        for role, version in (*versions.items(), (ROOT, root.version)):
+            self._spool.drop_older(self.code, role, version)
+
+    def _wait(
+        self, run: Verification, good: Mapping[str, bytes], name: str, reference: datetime
+    ) -> None:
+        """Work out everything that is lacking, at once."""
+        timestamp, snapshot = run.signed(Timestamp), run.signed(Snapshot)
+        lacking: list[Missing] = []
+        if not isinstance(timestamp, Timestamp):
+            lacking.append(Missing(timestamp_path(self.code), MAX_TIMESTAMP_BYTES))
+        elif (
+            not isinstance(snapshot, Snapshot)
+            or snapshot.version != timestamp.snapshot_meta.version
+        ):
+            meta = timestamp.snapshot_meta
+            lacking.append(
+                Missing(
+                    metadata_path(self.code, SNAPSHOT, meta.version),
+                    min(meta.length or MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES),
+                )
+            )
+        else:
+            lacking.extend(self._lacking_roles(snapshot, good))
+        self.waiting = tuple(
+            missing for missing in lacking if self._tries.get(missing.path, 0) < MAX_TRIES
+        )
+        if not lacking and self.problem is None:
+            self.problem = self._why_stuck(name, good, reference).sentence
+
+    def _why_stuck(self, name: str, good: Mapping[str, bytes], reference: datetime) -> TrustError:
+        """Everything listed is here and yet one file was asked for again: what is here doesn't hold any more."""
+        role = name.split(".")[1] if name.count(".") == 2 else name
+        if role not in good:
+            return explain(
+                self.code, RepositoryError(f"{printable(role)} is a role of no known kind")
+            )
+        if parse_targets(good[role]).is_expired(reference):
+            return explain(self.code, ExpiredMetadataError(f"{role} is expired"))
+        return explain(self.code, UnsignedMetadataError(f"{role} isn't signed by its present keys"))
+
+    def _lacking_roles(self, snapshot: Snapshot, good: Mapping[str, bytes]) -> list[Missing]:
+        names = [name.removesuffix(".json") for name in snapshot.meta]
+        months = sorted((name for name in names if name not in _FIRST_ROLES), reverse=True)
+        lacking = []
+        for role in (*(name for name in _FIRST_ROLES if name in names), *months)[:MAX_MONTHS]:
+            meta = snapshot.meta[f"{role}.json"]
+            if (role != TARGETS and not is_delegated_role(role)) or meta.version > MAX_VERSION:
+                continue
+            if role in good and parse_targets(good[role]).version == meta.version:
+                wanted = (meta.hashes or {}).get("sha256")
+                if wanted is None or wanted == _sha256(good[role]):
+                    continue
+            if self._spool.has_spooled(self.code, f"{meta.version}.{role}.json"):
+                continue
+            lacking.append(
+                Missing(
+                    metadata_path(self.code, role, meta.version),
+                    min(meta.length or MAX_TARGETS_BYTES, MAX_TARGETS_BYTES),
+                )
+            )
+        return lacking
+
+    def _refuse(
+        self,
+        failure: Exception,
+        fetcher: SpoolFetcher,
+        offered: bytes | None,
+        *,
+        progressed: bool,
+    ) -> bool:
+        """Put the file at fault out of the way. True when a run without it may get further."""
+        problem = (
+            failure.sentence
+            if isinstance(failure, CuntongError)
+            else explain(self.code, failure).sentence
+        )
+        if isinstance(failure, ExpiredMetadataError | TrustError):
+            # Nothing is wrong with the file itself; another time or endorsement may let it pass.
+            self.problem = problem
+            return progressed
+        name = fetcher.last
+        if name == _TIMESTAMP_NAME and isinstance(failure, UnsignedMetadataError) and offered:
+            sha256 = _sha256(offered)
+            if sha256 not in (self._suspect, *self._refused):
+                # Perhaps a new root has replaced the key: that is asked for before it is thrown away.
+                self.problem = problem
+                self._suspect = sha256
+                return progressed
+        if name == _TIMESTAMP_NAME and offered is None:
+            return progressed  # Our own last timestamp, void by the root that has just come.
+        self.problem = problem
+        if name is None:
+            return progressed
+        path = f"metadata/{self.code}/{name}"
+        self._tries[path] = self._tries.get(path, 0) + 1
+        data = self._spool.read_spooled(self.code, name)
+        if data is None:
+            return progressed
+        return self._drop(name, data) or progressed
+
+    def _drop(self, name: str, data: bytes) -> bool:
+        """Remove a refused file from the spool. True when that changed anything."""
+        if name == _TIMESTAMP_NAME:
+            self._suspect = None
+            self._refused[_sha256(data)] = None
+            while len(self._refused) > MAX_REFUSED:
+                self._refused.pop(next(iter(self._refused)))
+        if self._spool.read_spooled(self.code, name) == data:
+            self._spool.drop_spooled(self.code, name)
+        return name == _TIMESTAMP_NAME or not self._spool.has_spooled(self.code, name)
+
+    # -- Accepted catalogues and their blobs ---------------------------------------------------------
+
+    def _load_accepted(self, accepted: Accepted) -> Accepting:
+        parts: dict[str, Contents] = {}
+        damaged: set[str] = set()
+        problems: list[Sentence] = []
+        for role, file in accepted.roles.items():
+            data = self._spool.read_trusted(self.code, role, file.version, file.sha256)
+            if data is None:
+                damaged.add(role)
+            elif role != SNAPSHOT:
+                parts[role], found = read_role(self.code, role, _targets(parse_targets(data)))
+                problems.extend(found)
+        result = _accepting(accepted.timestamp, accepted.roles, parts, tuple(problems))
+        result.damaged = frozenset(damaged)
+        return result
+
+    def load_members(self) -> tuple[Missing | None, Sentence | None]:
+        """Read the members list that is signed, or stay with the last one while that is on its way.
+
+        Returns:
+            The blob to fetch and the problem, if any.
+        """
+        listed = self.contents.members
+        if listed is None:
+            if self.accepted is not None and not self.accepted.damaged:
+                self.members, self._members_sha256 = {}, None
+            return None, None
+        if listed.sha256 == self._members_sha256:
+            return None, None
+        if listed.sha256 in self._bad_members:
+            return None, self._bad_members[listed.sha256]
+        missing: Missing | None = None
+        problem: Sentence | None = None
+        data = self._spool.read_blob(listed.sha256)
+        if data is None:
+            missing = Missing(blob_path(listed.sha256), listed.length)
+        else:
+            try:
+                self.members = decode_members(data, authority=self.code).members
+            except TrustError as error:
+                problem = error.sentence
+                self._bad_members = {listed.sha256: problem}
+            else:
+                self._members_sha256 = listed.sha256
+                self._floors.set_members(self.code, listed.sha256)
+                return None, None
+        previous = None if self.floor is None else self.floor.members
+        if self._members_sha256 is None and previous is not None:
+            data = self._spool.read_blob(previous)
+            if data is not None:
+                self.members = decode_members(data, authority=self.code).members
+                self._members_sha256 = previous
+        return missing, problem
+
+
+def _targets(signed: Targets) -> list[Target]:
+    return [
+        Target(path, target.length, target.hashes.get("sha256", ""), target.custom)
+        for path, target in signed.targets.items()
+    ]
+
+
+def _accepting(
+    data: bytes,
+    index: Mapping[str, RoleFile],
+    parts: dict[str, Contents],
+    problems: tuple[Sentence, ...],
+) -> Accepting:
+    timestamp = parse_timestamp(data)
+    versions = {role: file.version for role, file in index.items()}
+    versions[TIMESTAMP] = timestamp.version
+    return Accepting(
+        _sha256(data),
+        timestamp.version,
+        _signed_at(timestamp),
+        timestamp.expires,
+        versions,
+        parts,
+        merge_contents(parts.values()),
+        problems,
+    )
+
+
+def _signed_at(timestamp: Timestamp) -> datetime | None:
+    """`x-signed-at`, unless it is malformed or beyond the timestamp's own expiry."""
+    value = timestamp.unrecognized_fields.get(SIGNED_AT_FIELD)
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = parse_time(value)
+    except ValueError:
+        return None
+    return moment if moment <= timestamp.expires else None
+
+
+def _hinted_time(offered: bytes | None) -> datetime:
+    """The signed time of an unverified timestamp. It can only make the run stricter, never what is kept."""
+    lowest = datetime.fromtimestamp(0, UTC)
+    if offered is None:
+        return lowest
+    try:
+        return _signed_at(parse_timestamp(offered)) or lowest
+    except (RepositoryError, ValueError):
+        return lowest
+
+
+def _root(floor: Floor | None) -> bytes | None:
+    return None if floor is None or floor.documents is None else floor.documents.root
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

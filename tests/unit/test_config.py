@@ -1,0 +1,233 @@
+"""The configuration: profiles, examples, and what a wrong file gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuntong_daemon.config import (
+    ConfigError,
+    ParentAddress,
+    load_config,
+    new_config,
+    parse_address,
+    parse_config,
+    tier_defaults,
+    write_config,
+)
+from cuntong_daemon.logs import configure_logging, get_logger
+from cuntong_protocol.divisions import Division, Tier
+
+ROOT = Path(__file__).parents[2]
+VILLAGE = Division("441900003005")
+HEAD = '[node]\ncode = "441900003005"\n'
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_every_tier_has_a_profile_and_an_example_that_load(tier: Tier) -> None:
+    assert tier_defaults(tier)["network"]["networks"]
+    example = ROOT / "config" / f"{tier.label}.toml"
+    config = load_config(example)
+    assert config.division.tier is tier
+    defaults = tier_defaults(tier)
+    assert config.node.profile == defaults["node"]["profile"]
+    assert config.store.quota_gb == defaults["store"]["quota_gb"]
+    assert bool(config.network.parents) == (tier is not Tier.NATION)
+
+
+def test_what_the_file_does_not_say_comes_from_the_tier() -> None:
+    config = parse_config((HEAD + "[limits]\ndown_kbit_s = 300\n").encode(), file="config.toml")
+    assert config.node.vpn_shape == "hub"
+    assert config.node.profile == "tolerant"
+    assert (config.limits.down_kbit_s, config.limits.up_kbit_s) == (300, 460)
+    assert config.store.quota_bytes == 200_000_000_000
+    assert str(config.network.ranges[0]) == "10.0.0.0/8"
+
+
+def test_a_new_nodes_file_loads_and_shows_the_profile(tmp_path: Path) -> None:
+    parent = ParentAddress(code="441900003000", address="127.0.0.3:7440")
+    text = new_config(
+        VILLAGE,
+        name='石排"村"',
+        swarm="127.0.0.4:7441",
+        networks=["127.0.0.0/8"],
+        parents=[parent],
+        overrides={"limits": {"down_kbit_s": 512}, "node": {"vpn_shape": "mesh"}},
+    )
+    write_config(tmp_path / "config.toml", text)
+    config = load_config(tmp_path / "config.toml")
+    assert config.network.parents == [parent]
+    assert config.node.name == '石排"村"'
+    assert (config.node.vpn_shape, config.limits.down_kbit_s) == ("mesh", 512)
+    assert "# quota_gb = 200" in text
+    assert stat.S_IMODE((tmp_path / "config.toml").stat().st_mode) == 0o640
+
+
+def test_a_new_nodes_file_that_would_not_load_is_not_made() -> None:
+    with pytest.raises(ConfigError):
+        new_config(VILLAGE, swarm="127.0.0.4:7441", networks=["10.0.0.0/8"])
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (
+            HEAD + "[limits]\ndown_kbits = 4",
+            "config.unknown-key",
+            "config.toml:4: limits.down_kbits",
+        ),
+        (HEAD + "[limits]\ndown_kbits = 4", "config.unknown-key", "nearest is down_kbit_s"),
+        (HEAD + "[limit]\n", "config.unknown-key", "nearest is limits"),
+        (HEAD + "[[network.parents]]\ncod = '1'", "config.unknown-key", "nearest is code"),
+        ("", "config.missing-key", "node"),
+        ("[node]\nname = 'x'", "config.missing-key", "node.code"),
+        (HEAD + "[[network.parents]]\ncode = '1'", "config.missing-key", "address"),
+        ("node = 3", "config.bad-value", "config.toml:1: node"),
+        ("[node]\ncode = 4419", "config.bad-value", "12 digits in quotes"),
+        ("[node]\ncode = '4419'", "config.bad-value", "12 digits in quotes"),
+        (HEAD + "vpn_shape = 'star'", "config.bad-value", "'mesh' or 'hub'"),
+        (HEAD + "[limits]\nup_kbit_s = -4", "config.bad-value", "config.toml:4: limits.up_kbit_s"),
+        (HEAD + "[limits]\nup_kbit_s = '4'", "config.bad-value", "number of kbit/s"),
+        (HEAD + "[store]\nlibrary = 1", "config.bad-value", "true or false"),
+        (HEAD + "[subscriptions]\ngroups = [1]", "config.bad-value", "list of words"),
+        (HEAD + "[log]\nlevel = 'loud'", "config.bad-value", "'warning'"),
+        (HEAD + "[network]\nnetworks = ['10.0.0.1/8']", "config.bad-value", "address ranges"),
+        (HEAD + "[network]\nnetworks = []", "config.bad-value", "address ranges"),
+        (HEAD + "[network]\nswarm = 'here:1'", "config.bad-value", "config.toml:4: network.swarm"),
+        (HEAD + "[network]\nlisten = '10.0.0.1:0'", "config.bad-value", "network.listen"),
+        (HEAD + "[network]\nswarm = '8.8.8.8:1'", "config.outside-networks", "8.8.8.8:1"),
+        (
+            HEAD + "[[network.parents]]\ncode = '441900003005'\naddress = '10.0.0.1:1'",
+            "config.bad-value",
+            "network.parents",
+        ),
+        (
+            HEAD + "[[network.parents]]\ncode = '4'\naddress = '10.0.0.1:1'",
+            "config.bad-value",
+            "network.parents",
+        ),
+        ("[node", "config.not-toml", "config.toml"),
+        ("x = '" + "x" * 300_000 + "'", "config.too-large", "config.toml"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_place_and_reason(text: str, code: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), file="config.toml")
+    assert caught.value.code == code
+    assert said in str(caught.value)
+    assert caught.value.fault.value == 78
+
+
+def test_a_file_that_is_not_text_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(b"\xff\xfe", file="config.toml")
+    assert caught.value.code == "config.not-toml"
+
+
+def test_a_missing_or_unreadable_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "config.toml")
+    assert caught.value.code == "config.missing"
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path)
+    assert caught.value.code == "config.unreadable"
+
+
+@given(
+    st.recursive(
+        st.one_of(st.booleans(), st.integers(), st.text(), st.none()),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+        max_leaves=6,
+    ),
+    st.sampled_from(["node", "network", "limits", "store", "subscriptions", "log"]),
+)
+def test_no_value_of_a_section_ends_in_anything_but_one_error(value: object, section: str) -> None:
+    """Whatever TOML can say in place of a table or in it, a person gets a sentence."""
+    line = json.dumps({section: value})
+    try:
+        text = f"{section} = {_toml(value)}\n"
+        tomllib.loads(text)
+    except (ValueError, tomllib.TOMLDecodeError):
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), file="c")
+    assert caught.value.code.startswith("config."), line
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if value is None:
+        raise ValueError
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("10.1.2.3:7440", ("10.1.2.3", 7440)), ("[fd00::1]:7440", ("fd00::1", 7440))],
+)
+def test_addresses(text: str, expected: tuple[str, int]) -> None:
+    assert parse_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "10.1.2.3", "10.1.2.3:", "10.1.2.3:65536", "10.1.2.3:١", "fd00::1:7", "host:1", "[x]:1"],
+)
+def test_not_addresses(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_address(text)
+
+
+@pytest.fixture
+def clean_logs() -> object:
+    yield None
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("clean_logs")
+def test_logs_are_json_lines_that_keep_chinese_and_tracebacks() -> None:
+    stream = io.StringIO()
+    configure_logging("info", stream=stream)
+    log = get_logger("link")
+    log.debug("hidden")
+    log.warning("connected", peer="石排")
+    try:
+        int("broken")
+    except ValueError:
+        log.exception("failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["event"] == "connected"
+    assert (first["peer"], first["part"], first["level"]) == ("石排", "link", "warning")
+    assert first["timestamp"].endswith("Z")
+    assert "ValueError: invalid literal" in second["exception"]
+    assert "石排" in stream.getvalue()
+
+
+@pytest.mark.usefixtures("clean_logs")
+def test_logs_on_a_console_are_for_people() -> None:
+    stream = io.StringIO()
+    configure_logging("debug", stream=stream, is_console=True)
+    get_logger("swarm").debug("started", port=7441)
+    assert "started" in stream.getvalue()
+    assert "port=7441" in stream.getvalue()
+
+
+def test_the_unit_waits_longer_than_the_daemon_needs_to_stop() -> None:
+    unit = (ROOT / "config" / "cuntong.service").read_text(encoding="utf-8")
+    settings = dict(
+        line.split("=", 1) for line in unit.splitlines() if "=" in line and line[0] != "#"
+    )
+    assert int(settings["TimeoutStopSec"]) > 30
+    assert settings["Restart"] == "on-failure"
+    assert settings["ExecStart"].split()[0].endswith("/cuntongd")

@@ -1,0 +1,7 @@
+"""`cuntong demo`."""
+
+from __future__ import annotations
+
+import click
+
+commands: list[click.Command] = []
