@@ -240,6 +240,8 @@ class Api:
             "up": totals.up,
             "down_wire": totals.down_wire,
             "up_wire": totals.up_wire,
+            "down_bytes_s": totals.down_bytes_s,
+            "up_bytes_s": totals.up_bytes_s,
             "peers": {
                 address: {"down": peer.down, "up": peer.up}
                 for address, peer in totals.peers.items()

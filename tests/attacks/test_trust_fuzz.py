@@ -111,6 +111,7 @@ def test_mutated_files_are_never_accepted_changed(nodes: tuple[World, Node]) -> 
         assert dict(refresh.view.listings) in (old, new), name
         msgspec.msgpack.encode(refresh.problems)
     world.county.files = good
+    world.county.sign_timestamp()
     assert dict(node.sync(*world.all).view.listings) == new
 
 

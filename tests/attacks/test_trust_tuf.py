@@ -466,3 +466,28 @@ def test_timestamp_type_confusion_is_refused(node: Node, world: World) -> None:
         PROVINCE, "timestamp.json", world.province.files["1.snapshot.json"]
     )
     assert_refused(node, before, "trust.refused", offer=False)
+
+
+def test_garbage_as_the_very_first_timestamp_is_not_asked_for_for_ever(
+    tmp_path: Path, world: World
+) -> None:
+    fresh = Node(tmp_path / "fresh")
+    fresh.bootstrap(world.nation)
+    good = world.nation.files["timestamp.json"]
+    world.nation.files["timestamp.json"] = b"{}"
+    refresh = fresh.sync(world.nation)
+    assert not refresh.missing
+    world.nation.files["timestamp.json"] = good
+    assert fresh.sync(world.nation).view.listings
+    fresh.close()
+
+
+def test_root_that_replaces_the_online_key_by_nobodys_does_not_make_a_node_ask_for_ever(
+    node: Node, world: World
+) -> None:
+    before = state(node)
+    world.province.online_key, key = new_key(), world.province.online_key
+    world.province.new_root()
+    world.province.online_key = key
+    world.province.sign_timestamp(now=START + DAY)
+    assert_refused(node, before, "trust.bad-signature", world.province)

@@ -71,7 +71,7 @@ async def test_objects_and_news_cross_real_tls(tmp_path: Path) -> None:
                     nursery.start_soon(link.fetch, path, 1000)
                 assert await link.fetch(above.add(big), len(big)) == big
             session = await link.wait_session()
-            assert session.peer_host == session.own_host == "127.0.0.1"
+            assert session.peer_host == session.local_host == "127.0.0.1"
         await above.wait_said("disconnected")
 
 

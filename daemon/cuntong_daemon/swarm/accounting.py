@@ -17,6 +17,7 @@ OTHERS = "others"
 @dataclass(slots=True)
 class _Torrent:
     live: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
     down: int = 0
     up: int = 0
     unclaimed_down: int = 0
@@ -42,8 +43,12 @@ class Accounting:
         self._torrents.pop(infohash, None)
 
     def is_watched(self, infohash: bytes) -> bool:
-        """Whether connections of this torrent were seen at the last look."""
+        """Whether connections of this torrent began or were seen at the last look."""
         return infohash in self._torrents and bool(self._torrents[infohash].live)
+
+    def begin(self, infohash: bytes, host: str, port: int) -> None:
+        """A connection began; it may end before anyone looks."""
+        self._torrents[infohash].live[host, port] = (0, 0)
 
     def progress(self, infohash: bytes, down: int, up: int) -> None:
         """A torrent's counters, whoever it was."""
@@ -54,9 +59,11 @@ class Accounting:
         torrent.unclaimed_up += more_up
         self.down += more_down
         self.up += more_up
+        if not torrent.live:
+            self._settle(torrent)
 
-    def connections(self, infohash: bytes, connections: tuple[Connection, ...]) -> None:
-        """A look at a torrent's connections."""
+    def look(self, infohash: bytes, connections: tuple[Connection, ...]) -> None:
+        """A look at all of a torrent's connections."""
         torrent = self._torrents[infohash]
         live: dict[tuple[str, int], tuple[int, int]] = {}
         for connection in connections:
@@ -66,19 +73,25 @@ class Accounting:
                 down = up = 0  # Another connection with the same address and port.
             self._add(torrent, connection.host, connection.down - down, connection.up - up)
             live[key] = (connection.down, connection.up)
-        ended = [key[0] for key in torrent.live if key not in live]
-        for position, host in enumerate(ended):
-            left = len(ended) - position
+        ended = [host for (host, port) in torrent.live if (host, port) not in live]
+        torrent.live = live
+        if ended or live:
+            torrent.ended = ended
+        self._settle(torrent)
+
+    def by_host(self) -> Mapping[str, PeerBytes]:
+        """Payload bytes by address."""
+        return {host: PeerBytes(down, up) for host, (down, up) in self._hosts.items()}
+
+    def _settle(self, torrent: _Torrent) -> None:
+        for position, host in enumerate(torrent.ended):
+            left = len(torrent.ended) - position
             self._add(
                 torrent,
                 host,
                 max(0, torrent.unclaimed_down) // left,
                 max(0, torrent.unclaimed_up) // left,
             )
-        torrent.live = live
-
-    def by_host(self) -> Mapping[str, PeerBytes]:
-        return {host: PeerBytes(down, up) for host, (down, up) in self._hosts.items()}
 
     def _add(self, torrent: _Torrent, host: str, down: int, up: int) -> None:
         if host not in self._hosts and len(self._hosts) >= MAX_HOSTS:

@@ -70,6 +70,13 @@ class DiskError:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    infohash: bytes
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeSaved:
     """What is on the disk now: every write before it has left the process."""
 
@@ -137,6 +144,7 @@ Alert = (
     | PieceFinished
     | PieceRefused
     | DiskError
+    | Connected
     | ResumeSaved
     | ResumeFailed
     | Updated
@@ -150,6 +158,9 @@ def translate(alert: lt.alert) -> Alert | None:
     match alert:
         case lt.piece_finished_alert():
             return PieceFinished(_infohash(alert))
+        case lt.peer_connect_alert():
+            host, port = alert.endpoint
+            return Connected(_infohash(alert), host, port)
         case lt.state_update_alert():
             return Updated(tuple(_progress(status) for status in alert.status))
         case lt.session_stats_alert():

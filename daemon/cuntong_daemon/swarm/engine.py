@@ -81,7 +81,7 @@ FLUSH_DELAY_S = 0.25
 FLUSH_PART = 64
 """Flush after 1/64 of a payload, or after `FLUSH_MAX_BYTES`, if that comes before `FLUSH_DELAY_S`."""
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
-RETRY_FIRST_S = 10.0
+RETRY_FIRST_S = 5.0
 RETRY_MAX_S = 300.0
 ROOM_TO_GO_ON_BYTES = 32 * 1024 * 1024
 """After a full disk: as much free space, or as much as is missing, before the download goes on."""
@@ -390,7 +390,7 @@ class SwarmEngine:
                 del busy
                 for infohash, connections in found:
                     if infohash in self._entries:
-                        self._accounting.connections(infohash, connections)
+                        self._accounting.look(infohash, connections)
 
     async def _flush_often(self) -> None:
         while True:
@@ -420,6 +420,9 @@ class SwarmEngine:
             case al.Updated(torrents):
                 for progress in torrents:
                     self._update(progress)
+            case al.Connected(infohash, host, port):
+                if infohash in self._entries:
+                    self._accounting.begin(infohash, host, port)
             case al.Wire():
                 self._wire = alert
             case al.Finished(infohash):

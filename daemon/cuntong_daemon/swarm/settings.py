@@ -49,6 +49,7 @@ ALERT_MASK = (
     | lt.alert_category.status
     | lt.alert_category.storage
     | lt.alert_category.piece_progress
+    | lt.alert_category.connect
 )
 
 

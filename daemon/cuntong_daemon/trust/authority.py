@@ -261,7 +261,10 @@ class Authority:
         if is_news or self._spool.has_spooled(self.code, self._next_root_name()):
             return True
         if documents.timestamp is None or self._is_void:
-            self.waiting = (Missing(timestamp_path(self.code), MAX_TIMESTAMP_BYTES),)
+            # One that is there and doesn't count isn't asked for again: a newer one will be announced.
+            path = timestamp_path(self.code)
+            is_asked = timestamp is None and self._tries.get(path, 0) < MAX_TRIES
+            self.waiting = (Missing(path, MAX_TIMESTAMP_BYTES),) if is_asked else ()
             return False
         is_complete = (
             floor.accepted is not None
