@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -17,7 +17,7 @@ from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.custom import Listed
 
 from .catalogue import Event
-from .control.catalogue_methods import bad_params, catalogue_methods
+from .control.catalogue_methods import catalogue_methods
 from .control.messages import (
     AuthorityStatus,
     BundleStatus,
@@ -42,8 +42,6 @@ MAX_HAPPENINGS = 5
 """Repairs and notices in a status; `cuntong events` has them all."""
 STEP_S = 0.2
 """Between two items of a running verification."""
-
-P = TypeVar("P", bound=msgspec.Struct)
 
 
 class ApiError(CuntongError):
@@ -251,7 +249,7 @@ class Api:
     # Why.
 
     async def _why(self, params: dict[str, Any]) -> Why:
-        identifier = _read(params, _Id).id
+        identifier = msgspec.convert(params, _Id).id
         node = self._node
         plan = node.replicator.plan
         summary = await node.database.call(node.catalogue.summary, identifier)
@@ -318,7 +316,7 @@ class Api:
             self._node.start(self._node.pass_orders_on)
 
     async def _verify(self, params: dict[str, Any]) -> AsyncIterator[VerifyStep]:
-        asked = _read(params, _Verify)
+        asked = msgspec.convert(params, _Verify)
         node = self._node
         if asked.id is not None and asked.id not in node.replicator.rows:
             raise ApiError("verify.not-held", N_("{id} isn't complete on this node."), id=asked.id)
@@ -395,13 +393,6 @@ class _Check:
 
     def _progress(self, bytes_read: int) -> None:
         self.bytes_read = bytes_read
-
-
-def _read(params: dict[str, Any], kind: type[P]) -> P:
-    try:
-        return msgspec.convert(params, kind)
-    except msgspec.ValidationError as error:
-        raise bad_params(error) from None
 
 
 def _seconds(moment: datetime | None) -> int | None:

@@ -490,4 +490,7 @@ def test_root_that_replaces_the_online_key_by_nobodys_does_not_make_a_node_ask_f
     world.province.new_root()
     world.province.online_key = key
     world.province.sign_timestamp(now=START + DAY)
+    node.federation.spool.store_metadata(
+        PROVINCE, "2.root.json", world.province.files["2.root.json"]
+    )
     assert_refused(node, before, "trust.bad-signature", world.province)

@@ -47,8 +47,8 @@ def make_engine(
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for libtorrent, whose counters can only be looked at."""
     with trio.fail_after(60):
-        while not condition():
-            await trio.sleep(0.05)  # noqa: ASYNC110  There is no event for it.
+        while not condition():  # noqa: ASYNC110  There is no event for it.
+            await trio.sleep(0.05)
 
 
 async def completed(engine: SwarmEngine, torrent: Torrent) -> None:

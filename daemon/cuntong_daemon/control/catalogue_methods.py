@@ -9,12 +9,10 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from cuntong_daemon.catalogue import Catalogue, Database, Entry, Event, Summary
-from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .messages import MAX_PAGE, CataloguePage, Detail, EntrySummary, Happening
 from .server import Handler
-from .sockets import ControlError
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)]
@@ -140,20 +138,7 @@ def catalogue_methods(
 
 
 def _params(params: dict[str, Any], kind: type[P]) -> P:
-    try:
-        return msgspec.convert(params, kind)
-    except msgspec.ValidationError as error:
-        raise bad_params(error) from None
-
-
-def bad_params(error: msgspec.ValidationError) -> ControlError:
-    """A request that isn't one of this version's."""
-    return ControlError(
-        "control.bad-params",
-        N_("The daemon doesn't understand this request ({reason}); are both of one version?"),
-        fault=Fault.USAGE,
-        reason=str(error),
-    )
+    return msgspec.convert(params, kind)
 
 
 def _summary(summary: Summary, working: Mapping[str, str]) -> EntrySummary:

@@ -3,6 +3,11 @@
 A torrent comes from any neighbour, so the reader takes only the one encoding that `Torrent.encode` gives for
 the same content. There is no room for trackers, web seeds or attributes that would lead a client outside.
 v2 pads each file to a whole piece: no piece holds two files.
+
+A *hybrid* torrent also carries what clients of BitTorrent v1 read: the same files as a list, with pad files
+(BEP 47) where v2 pads, and a SHA-1 for each piece. The list follows from the v2 tree, so any other one is refused. The
+SHA-1 hashes can't be told from the tree: the publisher makes each of content that has just passed its v2 check
+(`v1_piece_hash`), and nodes check v2 alone.
 """
 
 from __future__ import annotations
@@ -33,8 +38,14 @@ MAX_PIECES = 1 << 20
 """32 MiB of piece hashes; libtorrent's own limit is twice that."""
 MAX_TORRENT_FILES = 100_000
 """libtorrent's resume data refuses 200,000."""
+MAX_HYBRID_FILES = 50_000
+"""Each is in a hybrid torrent twice, with a pad file; clients refuse three million bencoded values."""
 MAX_FILE_BYTES = 1 << 48
+SHA1 = 20
+"""Bytes of a v1 piece hash."""
 
+_PAD_FOLDER = ".pad/"
+"""Where the pad files of a v1 list lie, by custom; nobody writes them."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -57,6 +68,8 @@ class Torrent:
         files: In the v2 order; none is empty.
         infohash: SHA-256 of the info dictionary, 32 bytes.
         layers: Root to piece layer, for files longer than a piece.
+        v1_pieces: In a hybrid torrent the SHA-1 of each piece, joined; else empty. Not proven by anything but the
+            publisher's signature.
     """
 
     name: str
@@ -64,15 +77,16 @@ class Torrent:
     files: tuple[TorrentFile, ...]
     infohash: bytes
     layers: Mapping[bytes, bytes]
+    v1_pieces: bytes = b""
 
     def encode(self) -> bytes:
         """The `.torrent` file."""
-        return bencode.encode(
-            {
-                b"info": _info(self.name, self.piece_length, self.files),
-                b"piece layers": dict(self.layers),
-            }
-        )
+        info = _info(self.name, self.piece_length, self.files, self.v1_pieces)
+        return bencode.encode({b"info": info, b"piece layers": dict(self.layers)})
+
+    @property
+    def is_hybrid(self) -> bool:
+        return bool(self.v1_pieces)
 
     @functools.cached_property
     def _piece_ends(self) -> tuple[int, ...]:
@@ -160,7 +174,9 @@ def piece_length_for(payload_size: int) -> int:
     return length
 
 
-def torrent_size_limit(payload_size: int, piece_length: int, file_count: int) -> int:
+def torrent_size_limit(
+    payload_size: int, piece_length: int, file_count: int, *, hybrid: bool = False
+) -> int:
     """The most bytes that the `.torrent` of a bundle with these numbers can have.
 
     For whoever fetches one by its infohash: the numbers come from the signed descriptor. A torrent has at most
@@ -168,6 +184,8 @@ def torrent_size_limit(payload_size: int, piece_length: int, file_count: int) ->
     """
     files = min(2 * file_count + 1, MAX_TORRENT_FILES)
     pieces = min(payload_size // piece_length + files, MAX_PIECES)
+    if hybrid:
+        return 65_536 + files * 2048 + pieces * (HASH + SHA1)
     return 65_536 + files * 1024 + pieces * HASH
 
 
@@ -181,6 +199,35 @@ def make_torrent(name: str, piece_length: int, files: Iterable[HashedFile]) -> T
     entries = tuple(TorrentFile(file.path, file.length, file.root) for file in ordered)
     layers = {file.root: file.layer for file in ordered if file.layer}
     return _checked(name, piece_length, entries, dict(sorted(layers.items())))
+
+
+def make_hybrid(torrent: Torrent, v1_hashes: Iterable[bytes]) -> Torrent:
+    """The hybrid torrent of the same files, which has another infohash.
+
+    Args:
+        torrent: Of v2 alone.
+        v1_hashes: `v1_piece_hash` of each piece.
+
+    Raises:
+        BundleError: see `decode_torrent`.
+    """
+    return _checked(
+        torrent.name, torrent.piece_length, torrent.files, torrent.layers, b"".join(v1_hashes)
+    )
+
+
+def v1_piece_hash(torrent: Torrent, piece: int, data: bytes | memoryview) -> bytes:
+    """The SHA-1 of a piece with its padding, of content that passes its v2 check.
+
+    Raises:
+        BundleError: `bundle.bad-piece`.
+    """
+    torrent.check_piece(piece, data)
+    # BEP 3 demands SHA-1; nothing of ours rests on it.
+    found = hashlib.sha1(data, usedforsecurity=False)
+    if piece < torrent.piece_count - 1:
+        found.update(bytes(torrent.piece_length - len(data)))
+    return found.digest()
 
 
 def decode_torrent(data: bytes, *, infohash: bytes | None = None) -> Torrent:
@@ -203,15 +250,20 @@ def decode_torrent(data: bytes, *, infohash: bytes | None = None) -> Torrent:
             name = raw_name.decode(errors="replace")
         case _:
             raise _bad_torrent()
+    match info:
+        case {b"pieces": bytes(v1_pieces)}:
+            pass
+        case _:
+            v1_pieces = b""
     if not all(isinstance(layer, bytes) for layer in layers.values()):
         raise _bad_torrent()
     files = tuple(_walk(tree))
-    torrent = _checked(name, length, files, layers)  # type: ignore[arg-type]
+    torrent = _checked(name, length, files, layers, v1_pieces)  # type: ignore[arg-type]
     if infohash is not None and torrent.infohash != infohash:
         raise BundleError(
             "bundle.wrong-infohash", N_("The torrent isn't the one that was asked for.")
         )
-    # One content has one encoding, and it has no place for anything else.
+    # One content has one encoding, and it has no place for anything else: not for a v1 list of other files either.
     if torrent.encode() != data:
         raise _bad_torrent()
     return torrent
@@ -237,7 +289,11 @@ def _walk(tree: dict[bytes, Bencoded]) -> list[TorrentFile]:
 
 
 def _checked(
-    name: str, piece_length: int, files: tuple[TorrentFile, ...], layers: dict[bytes, bytes]
+    name: str,
+    piece_length: int,
+    files: tuple[TorrentFile, ...],
+    layers: Mapping[bytes, bytes],
+    v1_pieces: bytes = b"",
 ) -> Torrent:
     if (
         not _NAME.fullmatch(name)
@@ -249,9 +305,17 @@ def _checked(
     ):
         raise _bad_torrent()
     check_paths(file.path for file in files)
-    infohash = hashlib.sha256(bencode.encode(_info(name, piece_length, files))).digest()
-    torrent = Torrent(name, piece_length, files, infohash, layers)
+    info = bencode.encode(_info(name, piece_length, files, v1_pieces))
+    torrent = Torrent(
+        name, piece_length, files, hashlib.sha256(info).digest(), layers, v1_pieces
+    )
     if torrent.piece_count > MAX_PIECES:
+        raise _bad_torrent()
+    if v1_pieces and (
+        len(v1_pieces) != torrent.piece_count * SHA1
+        or len(files) > MAX_HYBRID_FILES
+        or any(file.path.startswith(_PAD_FOLDER) for file in files)
+    ):
         raise _bad_torrent()
     needed = {file.root for file in files if file.length > piece_length}
     if needed != layers.keys():
@@ -262,20 +326,38 @@ def _checked(
     return torrent
 
 
-def _info(name: str, piece_length: int, files: tuple[TorrentFile, ...]) -> dict[bytes, Bencoded]:
+def _info(
+    name: str, piece_length: int, files: tuple[TorrentFile, ...], v1_pieces: bytes
+) -> dict[bytes, Bencoded]:
     tree: dict[bytes, Bencoded] = {}
     for file in files:
         node = tree
         for part in file.path.split("/"):
             node = node.setdefault(part.encode(), {})  # type: ignore[assignment]
         node[b""] = {b"length": file.length, b"pieces root": file.root}
-    return {
+    info: dict[bytes, Bencoded] = {
         b"file tree": tree,
         b"meta version": 2,
         b"name": name.encode(),
         b"piece length": piece_length,
         b"private": 1,
     }
+    if v1_pieces:
+        info |= {b"files": _v1_files(piece_length, files), b"pieces": v1_pieces}
+    return info
+
+
+def _v1_files(piece_length: int, files: tuple[TorrentFile, ...]) -> list[Bencoded]:
+    """The files in the order of the tree; every one but the last is padded to a whole piece."""
+    found: list[Bencoded] = []
+    for file in files:
+        path: list[Bencoded] = [part.encode() for part in file.path.split("/")]
+        found.append({b"length": file.length, b"path": path})
+        padding = -file.length % piece_length
+        if padding and file is not files[-1]:
+            pad_path: list[Bencoded] = [b".pad", b"%d" % padding]
+            found.append({b"attr": b"p", b"length": padding, b"path": pad_path})
+    return found
 
 
 def _order(path: str) -> list[bytes]:
