@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MAX_HAPPENINGS = 5
 """Repairs and notices in a status; `cuntong events` has them all."""
+REMIND_BEFORE = timedelta(days=60)
+"""Of the end of this node's certificate: time to send a new pack by post."""
 STEP_S = 0.2
 """Between two items of a running verification."""
 
@@ -148,6 +150,18 @@ class Api:
         found = list(node.keeper.problems)
         if node.centre.problem is not None:
             found.append(node.centre.problem)
+        ends = node.certificate_ends
+        if ends is not None and ends - node.clock.now() < REMIND_BEFORE:
+            found.append(
+                sentence(
+                    "app.certificate-ends",
+                    N_(
+                        "This node's certificate ends on {day}. Ask the authority above to renew it: cuntong node renew {code}"
+                    ),
+                    day=ends.date().isoformat(),
+                    code=node.code,
+                )
+            )
         error = node.clock.error
         if error is not None:
             found.append(

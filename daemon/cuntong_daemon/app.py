@@ -6,6 +6,7 @@ replicator, metadata, centre, the swarm engine, the database last.
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +36,7 @@ from .logs import get_logger
 from .metadata import MetadataKeeper
 from .neighbours import Neighbours, order_noted
 from .paths import DataPaths
+from .pki.certificates import KeyFiles, own_certificate
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .replicator import Replicator
@@ -110,6 +112,8 @@ class Node:
             engine=self.engine,
             neighbours=self.neighbours,
         )
+        self.tls_contexts: list[ssl.SSLContext] = []
+        self.certificate_ends: datetime | None = None
         self.parent_link: ParentLink | None = None
         self.child_server: ChildServer | None = None
         self._jobs: trio.Nursery | None = None
@@ -212,6 +216,7 @@ class Node:
             log.warning("app.certificate-refused", text=str(error))
             return
         if is_new:
+            await trio.to_thread.run_sync(self._load_certificates)
             await self._record(
                 "certificate",
                 sentence(
@@ -219,6 +224,13 @@ class Node:
                     N_("The parent renewed this node's certificate."),
                 ),
             )
+
+    def _load_certificates(self) -> None:
+        """Show the new certificate on every connection from now on."""
+        files = KeyFiles(self.paths.keys)
+        for context in self.tls_contexts:
+            context.load_cert_chain(files.chain, files.key)
+        self.certificate_ends = own_certificate(files).not_valid_after_utc
 
     def on_report(self, child: Division, kind: str, body: bytes) -> None:
         text = sentence(
@@ -269,6 +281,9 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
     node = Node(config, paths)
     try:
         dial_context = await trio.to_thread.run_sync(client_context, paths.keys)
+        listen_context = await trio.to_thread.run_sync(server_context, paths.keys)
+        node.tls_contexts += [dial_context, listen_context]
+        node.certificate_ends = own_certificate(KeyFiles(paths.keys)).not_valid_after_utc
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(running(node))
             await stack.enter_async_context(running(node.engine))
@@ -279,7 +294,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
                 node.child_server = ChildServer(
                     host,
                     port,
-                    context=await trio.to_thread.run_sync(server_context, paths.keys),
+                    context=listen_context,
                     identify=peer_identity,
                     delegate=node.neighbours,
                     welcome=node.welcome,

@@ -809,7 +809,10 @@ def end_of_day_s(day: date) -> int:
 
 def _want(descriptor: Descriptor, reason: Sentence, order: int) -> Want:
     limit = torrent_size_limit(
-        descriptor.payload_size, descriptor.piece_length, descriptor.file_count
+        descriptor.payload_size,
+        descriptor.piece_length,
+        descriptor.file_count,
+        hybrid=descriptor.metadata.build.hybrid,
     )
     return Want(
         descriptor.id,

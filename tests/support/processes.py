@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -73,7 +75,7 @@ async def swarm_node(
             yield node
         finally:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # With what a wrapper has started.
             with trio.CancelScope(shield=True):
                 await process.wait()
             nursery.cancel_scope.cancel()

@@ -5,6 +5,7 @@ Nothing here decides whether somebody may come in; `tls.py` does. Nothing here s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ from cuntong_protocol.divisions import Division, DivisionError, Tier, division_o
 from cuntong_protocol.enrolment import (
     EnrolmentError,
     bad_key,
+    fingerprint,
     spki_sha256,
 )
 from cuntong_protocol.enrolment import PrivateKey as PrivateKey
@@ -224,6 +226,12 @@ class KeyFiles:
     def pending_request(self) -> Path:
         """That request, as text."""
         return self.folder / "pending.request"
+
+
+def network_fingerprint(nation_root: bytes, anchor: x509.Certificate) -> str:
+    """What people compare to be sure that a pack is of their nation's network: its first root and its CA."""
+    digest = hashlib.sha256(nation_root).digest() + certificate_spki(anchor)
+    return fingerprint(hashlib.sha256(digest).digest())
 
 
 def own_certificate(files: KeyFiles) -> x509.Certificate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
@@ -27,4 +28,35 @@ def disk_error(error: OSError) -> StoreError:
         N_("{file} can't be read or written: {reason}. It is tried again by itself."),
         file=str(error.filename or "?"),
         reason=os.strerror(error.errno) if error.errno else str(error),
+    )
+
+
+_CODE_MASK = 0xFF
+"""SQLite's extended codes keep the primary one in the low byte."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def database_error(error: sqlite3.Error, file: str) -> StoreError:
+    """The sentence for a failed database operation; its transaction was rolled back.
+
+    `store.disk-full` and `store.disk-error` pass when the disk is mended; `catalogue.damaged` doesn't.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & _CODE_MASK
+    if code in _DAMAGED:
+        return StoreError(
+            "catalogue.damaged",
+            N_(
+                "The database {file} is damaged ({reason}). Restore it from a backup, or move it away and enrol"
+                " the node again: cuntong node enrol PACK --replace"
+            ),
+            file=file,
+            reason=str(error),
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return disk_error(OSError(errno.ENOSPC, ""))
+    return StoreError(
+        "store.disk-error",
+        N_("{file} can't be read or written: {reason}. It is tried again by itself."),
+        file=file,
+        reason=str(error),
     )

@@ -4,13 +4,10 @@ How it keeps its promises:
 
 - libtorrent's pread storage keeps received blocks in memory until it is asked to flush. So the engine asks after
   every few pieces: what a `kill -9` costs is what arrived since, and the pieces that were half received.
-- Every `RESUME_INTERVAL_S` what changed is flushed, fsynced and written down (`resume.py`): only that is believed
+- Every `RESUME_INTERVAL_S` what is new is read back, fsynced and written down (`disk.py`): only that is believed
   at the next start. Anything else on the disk is hashed before libtorrent hears of it; libtorrent itself never
-  checks files.
+  checks files. A payload is complete when all of it has gone this way.
 - A torrent whose disk fails leaves the session at once, with a sentence, and is tried again by itself.
-
-Alerts come through a socket pair (`set_alert_fd`), which must outlive the session: libtorrent would write
-into whatever file got the number next.
 """
 
 from __future__ import annotations
@@ -18,8 +15,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import math
-import os
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,14 +26,8 @@ import trio
 
 from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.store.errors import disk_error
-from cuntong_daemon.store.pieces import (
-    PieceSet,
-    bytes_of,
-    checked_pieces,
-    present_pieces,
-    sync_pieces,
-)
-from cuntong_daemon.store.torrents import keep_torrent, load_torrent, payload_folder
+from cuntong_daemon.store.pieces import PieceSet, bytes_of
+from cuntong_daemon.store.torrents import load_torrent
 from cuntong_protocol.bundle.torrent import Torrent
 from cuntong_protocol.divisions import Tier
 from cuntong_protocol.errors import Fault
@@ -46,6 +35,7 @@ from cuntong_protocol.texts import N_, Sentence, sentence
 
 from . import alerts as al
 from .accounting import Accounting
+from .disk import Inspected, check_disk, inspect, make_durable
 from .events import (
     Completed,
     Event,
@@ -57,22 +47,9 @@ from .events import (
     TorrentStatus,
     Totals,
 )
-from .resume import (
-    VERSION,
-    Resume,
-    load_resume,
-    pack_blocks,
-    resume_path,
-    unpack_blocks,
-    write_resume,
-)
-from .settings import (
-    IPNetwork,
-    confinement,
-    listen_interfaces,
-    one_class_for_all,
-    session_settings,
-)
+from .resume import VERSION, Resume, resume_path, write_resume
+from .session import Session, open_session
+from .settings import IPNetwork
 
 TICK_S = 1.0
 RESUME_INTERVAL_S = 15.0
@@ -83,8 +60,6 @@ FLUSH_PART = 64
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
 RETRY_FIRST_S = 5.0
 RETRY_MAX_S = 300.0
-ROOM_TO_GO_ON_BYTES = 32 * 1024 * 1024
-"""After a full disk: as much free space, or as much as is missing, before the download goes on."""
 LONELY_S = 60.0
 """A torrent that refused pieces and then lost all its peers may have banned a parent that has mended its disk
 since: after this time it starts afresh."""
@@ -168,7 +143,6 @@ class SwarmEngine:
         self._accounting = Accounting()
         self._wire = al.Wire(0, 0)
         self._dirty = trio.Event()
-        self._listening: list[al.Listening] = []
         self._hash_limiter = trio.CapacityLimiter(1)
         self._file_limiter = trio.CapacityLimiter(1)
         self._jobs: trio.Nursery | None = None
@@ -292,65 +266,39 @@ class SwarmEngine:
             SwarmError: `swarm.cannot-listen`.
         """
         down, up = self._limits
-        params = lt.session_params(
-            session_settings(host=self._host, down_bytes_s=down, up_bytes_s=up, tier=self._tier)
-        )
-        params.disk_io_constructor = "pread_disk_io_constructor"  # mmap's pages count as resident.
-        params.ip_filter = confinement(self._networks)
-        wake_read, wake_write = socket.socketpair()
-        with wake_read, wake_write:
-            wake_read.setblocking(False)
-            wake_write.setblocking(False)  # A blocking one would stall libtorrent.
-            self._session = session = lt.session(params)
-            del params
+        with open_session(
+            host=self._host,
+            networks=self._networks,
+            down_bytes_s=down,
+            up_bytes_s=up,
+            tier=self._tier,
+        ) as session:
+            self._port = await session.listen(self._host, self._port)
+            self._session = session.raw
             try:
-                session.set_peer_class_filter(one_class_for_all())
-                session.set_alert_fd(wake_write.fileno())
-                await self._listen(session, wake_read)
                 async with trio.open_nursery() as nursery:
                     self._jobs = nursery
-                    nursery.start_soon(self._pump, session, wake_read)
+                    nursery.start_soon(self._pump, session)
                     nursery.start_soon(self._tick, session)
                     nursery.start_soon(self._flush_often)
                     nursery.start_soon(self._count_peers)
                     task_status.started()
             finally:
-                self._jobs = None
-                with trio.CancelScope(shield=True):
-                    await self._stop(session, wake_read)
-                self._session = None
-                del session  # The destructor runs here, and holds the GIL.
+                self._jobs = self._session = None
+                with trio.move_on_after(STOP_DEADLINE_S, shield=True):
+                    await self._stop(session)
 
-    async def _listen(self, session: lt.session, wake: socket.socket) -> None:
-        session.apply_settings({"listen_interfaces": listen_interfaces(self._host, self._port)})
-        while len(self._listening) < 2:  # TCP and UDP.
-            for alert in await _next_alerts(session, wake):
-                if isinstance(alert, al.ListenFailed):
-                    raise SwarmError(
-                        "swarm.cannot-listen",
-                        N_(
-                            "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
-                            " is the address under [network] swarm not one of this machine?"
-                        ),
-                        fault=Fault.CONFIG,
-                        address=f"{self._host}:{self._port}",
-                        reason=alert.reason,
-                    )
-                if isinstance(alert, al.Listening):
-                    self._listening.append(alert)
-        self._port = self._listening[0].port
-
-    async def _pump(self, session: lt.session, wake: socket.socket) -> None:
+    async def _pump(self, session: Session) -> None:
         while True:
-            for alert in await _next_alerts(session, wake):
+            for alert in await session.alerts():
                 self._handle(alert)
 
-    async def _tick(self, session: lt.session) -> None:
+    async def _tick(self, session: Session) -> None:
         next_resume = trio.current_time() + RESUME_INTERVAL_S
         while True:
             await trio.sleep(TICK_S)
-            session.post_torrent_updates(0)
-            session.post_session_stats()
+            session.raw.post_torrent_updates(0)
+            session.raw.post_session_stats()
             now = trio.current_time()
             is_resume_time = now >= next_resume
             if is_resume_time:
@@ -487,11 +435,6 @@ class SwarmEngine:
             entry.handle.save_resume_data(0)
 
     async def _keep(self, entry: _Entry, saved: al.ResumeSaved, *, at_stop: bool = False) -> None:
-        """Read back what libtorrent says it has, make it durable, and only then write down that it is.
-
-        libtorrent may answer before the last blocks have left its memory: such pieces count the next time.
-        Blocks of half-received pieces can't be checked; they are only remembered when nothing comes any more.
-        """
         torrent, before = entry.torrent, entry.durable
         if torrent is None:
             return
@@ -499,15 +442,7 @@ class SwarmEngine:
         def work() -> PieceSet | None:
             if entry.is_gone or entry.handle is None:
                 return None
-            folder = payload_folder(self._paths, torrent)
-            claimed = PieceSet.of(entry.piece_count, (i for i, has in enumerate(saved.have) if has))
-            fresh = checked_pieces(torrent, folder, claimed - before)
-            unfinished = pack_blocks(saved.unfinished) if at_stop else {}
-            sync_pieces(torrent, folder, fresh | PieceSet.of(entry.piece_count, unfinished))
-            have = before | fresh
-            resume = Resume(VERSION, have.to_bytes(), unfinished, saved.down, saved.up)
-            write_resume(self._paths, entry.infohash, resume)
-            return have
+            return make_durable(self._paths, torrent, saved, before=before, at_stop=at_stop)
 
         try:
             have = await self._in_file_thread(work)
@@ -539,15 +474,18 @@ class SwarmEngine:
         """Find out what is there, then hand the torrent to the session. Under the entry's lock."""
         entry.state, entry.torrent, entry.problem = TorrentState.CHECKING, torrent, None
         entry.retry_at = math.inf
-        try:
-            params, found = await trio.to_thread.run_sync(
-                self._inspect,
-                entry,
+
+        def work() -> Inspected:
+            return inspect(
+                self._paths,
                 torrent,
-                have,
-                trio.from_thread.check_cancelled,
-                limiter=self._hash_limiter,
+                have=have,
+                suspects=tuple(entry.suspects),
+                checkpoint=trio.from_thread.check_cancelled,
             )
+
+        try:
+            inspected = await trio.to_thread.run_sync(work, limiter=self._hash_limiter)
         except OSError as error:
             self._fail(entry, error.errno or 0, str(error.strerror), str(error.filename or ""))
             return
@@ -559,6 +497,7 @@ class SwarmEngine:
         entry.is_resume_asked = entry.is_dirty = False
         entry.unflushed = entry.refused = 0
         entry.lonely_since = trio.current_time()
+        params, found = inspected.params, inspected.have
         entry.durable = found
         self._accounting.start(entry.infohash, params.total_downloaded, params.total_uploaded)
         self._session.async_add_torrent(params)
@@ -573,48 +512,6 @@ class SwarmEngine:
         else:
             entry.state = TorrentState.DOWNLOADING
             self._connect(entry)
-
-    def _inspect(
-        self,
-        entry: _Entry,
-        torrent: Torrent,
-        have: PieceSet | None,
-        checkpoint: Callable[[], None],
-    ) -> tuple[lt.add_torrent_params, PieceSet]:
-        """In a thread: what is on the disk, written down durably, and libtorrent's parameters for it."""
-        keep_torrent(self._paths, torrent)
-        folder = payload_folder(self._paths, torrent)
-        folder.mkdir(parents=True, exist_ok=True)
-        resume = load_resume(self._paths, torrent)
-        known = PieceSet.from_bytes(torrent.piece_count, resume.pieces)
-        believed = known if have is None else have
-        for file in torrent.files:
-            if file.path in entry.suspects:
-                believed = believed - PieceSet.of(torrent.piece_count, torrent.pieces_of(file))
-        found = present_pieces(torrent, folder, believed=believed, checkpoint=checkpoint)
-        if not found.is_full:
-            _make_writable(torrent, folder, found)
-        if found != known:
-            sync_pieces(torrent, folder, found - believed)
-            write_resume(
-                self._paths,
-                torrent.infohash,
-                Resume(VERSION, found.to_bytes(), resume.unfinished, resume.down, resume.up),
-            )
-        params = lt.load_torrent_buffer(torrent.encode())
-        params.save_path = str(folder.parent)
-        params.have_pieces = found.as_bools()
-        params.unfinished_pieces = unpack_blocks(torrent, resume, found)
-        params.total_downloaded, params.total_uploaded = resume.down, resume.up
-        params.flags = (
-            lt.torrent_flags.update_subscribe
-            | lt.torrent_flags.apply_ip_filter
-            | lt.torrent_flags.no_verify_files  # It was done above; libtorrent's check would start afresh.
-            | lt.torrent_flags.disable_dht
-            | lt.torrent_flags.disable_lsd
-            | lt.torrent_flags.disable_pex
-        )
-        return params, found
 
     async def _detach(self, entry: _Entry) -> None:
         """Take the torrent out of the session; afterwards nothing of it is written any more."""
@@ -664,24 +561,13 @@ class SwarmEngine:
             await self._detach(entry)
             try:
                 torrent = await self._torrent_of(entry)
-                await self._in_file_thread(lambda: self._check_disk(entry, torrent))
+                missing = entry.size - bytes_of(torrent, entry.durable)
+                await self._in_file_thread(lambda: check_disk(self._paths, entry.infohash, missing))
             except OSError as error:
                 self._fail(entry, error.errno or 0, str(error.strerror), str(error.filename or ""))
                 return
             if not entry.is_gone:
                 await self._enter(entry, torrent, None)
-
-    def _check_disk(self, entry: _Entry, torrent: Torrent) -> None:
-        """Whether going on makes sense: there is room, and the store can be written."""
-        missing = entry.size - bytes_of(torrent, entry.durable)
-        place = self._paths.store / entry.infohash.hex()
-        place.mkdir(parents=True, exist_ok=True)
-        room = os.statvfs(place)
-        if room.f_bavail * room.f_frsize < min(missing, ROOM_TO_GO_ON_BYTES):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
-        probe = place / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
 
     async def _torrent_of(self, entry: _Entry) -> Torrent:
         if entry.torrent is not None:
@@ -730,34 +616,29 @@ class SwarmEngine:
     async def _in_file_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._file_limiter)
 
-    async def _stop(self, session: lt.session, wake: socket.socket) -> None:
-        """Write down what is there, under a deadline; whatever fails is hashed at the next start."""
-        session.pause()
-        with trio.move_on_after(STOP_DEADLINE_S):
-            waiting = {
-                entry.infohash
-                for entry in self._entries.values()
-                if entry.handle is not None and entry.torrent is not None
-            }
-            for infohash in waiting:
-                handle = self._entries[infohash].handle
-                if handle is not None:
-                    handle.save_resume_data(0)
-                    handle.flush_cache()
-            saved: dict[bytes, al.ResumeSaved] = {}
-            flushed: set[bytes] = set()
-            while waiting - (saved.keys() & flushed):
-                for alert in await _next_alerts(session, wake):
-                    if isinstance(alert, al.ResumeSaved):
-                        saved[alert.infohash] = alert
-                    elif isinstance(alert, al.Flushed):
-                        flushed.add(alert.infohash)
-                    elif isinstance(alert, al.ResumeFailed):
-                        waiting.discard(alert.infohash)
-            for infohash, answer in saved.items():
-                if entry := self._entries.get(infohash):
-                    await self._keep(entry, answer, at_stop=True)
-            await self._in_file_thread(self._keep_counters)
+    async def _stop(self, session: Session) -> None:
+        """Write down what is there; whatever doesn't succeed in time is hashed at the next start."""
+        session.raw.pause()
+        waiting: set[bytes] = set()
+        for entry in self._entries.values():
+            if entry.handle is not None and entry.torrent is not None:
+                entry.handle.save_resume_data(0)
+                entry.handle.flush_cache()
+                waiting.add(entry.infohash)
+        saved: dict[bytes, al.ResumeSaved] = {}
+        flushed: set[bytes] = set()
+        while waiting - (saved.keys() & flushed):
+            for alert in await session.alerts():
+                if isinstance(alert, al.ResumeSaved):
+                    saved[alert.infohash] = alert
+                elif isinstance(alert, al.Flushed):
+                    flushed.add(alert.infohash)
+                elif isinstance(alert, al.ResumeFailed):
+                    waiting.discard(alert.infohash)
+        for infohash, answer in saved.items():
+            if found := self._entries.get(infohash):
+                await self._keep(found, answer, at_stop=True)
+        await self._in_file_thread(self._keep_counters)
 
     def _keep_counters(self) -> None:
         """Remember what complete torrents have sent."""
@@ -769,31 +650,8 @@ class SwarmEngine:
                     write_resume(self._paths, entry.infohash, resume)
 
 
-async def _next_alerts(session: lt.session, wake: socket.socket) -> list[al.Alert]:
-    """Wait for alerts and copy them. The wake-up is edge-triggered: drain first, then take."""
-    await trio.lowlevel.wait_readable(wake)
-    with suppress(BlockingIOError):
-        while wake.recv(4096):
-            pass
-    return [
-        translated
-        for alert in session.pop_alerts()
-        if (translated := al.translate(alert)) is not None
-    ]
-
-
 def _peers(entry: _Entry) -> int:
     return entry.progress.peers if entry.progress is not None else 0
-
-
-def _make_writable(torrent: Torrent, folder: Path, found: PieceSet) -> None:
-    """Files that were complete are read-only; those that lack pieces now must be written again."""
-    for file in torrent.files:
-        numbers = torrent.pieces_of(file)
-        part = (found.bits >> numbers.start) & ((1 << len(numbers)) - 1)
-        path = folder / file.path
-        if part.bit_count() < len(numbers) and path.exists() and not os.access(path, os.W_OK):
-            path.chmod(0o644)
 
 
 def _bad_torrent(torrent: Torrent, reason: str) -> SwarmError:

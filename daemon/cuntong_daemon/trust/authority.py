@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from tuf.api._payload import Root, Snapshot, Targets, Timestamp
 from tuf.api.exceptions import (
@@ -23,46 +21,41 @@ from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import N_, Sentence
 from cuntong_protocol.trust.custom import (
     Contents,
-    Target,
-    merge_contents,
-    parse_time,
-    read_role,
 )
-from cuntong_protocol.trust.members import Member, decode_members
 from cuntong_protocol.trust.names import (
-    MAX_MONTHS,
     MAX_ROOT_BYTES,
-    MAX_SNAPSHOT_BYTES,
-    MAX_TARGETS_BYTES,
     MAX_TIMESTAMP_BYTES,
     MAX_VERSION,
     MEMBERS,
     PROMOTED,
     ROOT,
-    SIGNED_AT_FIELD,
     SNAPSHOT,
     TARGETS,
     TIMESTAMP,
     WITHDRAWN,
     TrustError,
-    blob_path,
-    delegated_paths,
-    is_delegated_role,
     metadata_path,
-    printable,
-    probe_path,
     timestamp_path,
 )
 
+from .accepted import (
+    AcceptedCatalogue,
+    hinted_time,
+    load_accepted,
+    read_accepted,
+    sha256_of,
+    signed_at,
+)
 from .fetcher import SpoolFetcher
 from .floors import Accepted, Equivocation, Floor, Floors, RoleFile
+from .members import MembersReader
+from .roles import lacking, load_roles, why_stuck
 from .spool import Spool
 from .verifier import (
     Documents,
     Verification,
     explain,
     is_signed_timestamp,
-    parse_targets,
     parse_timestamp,
 )
 from .view import Missing
@@ -78,21 +71,6 @@ _TIMESTAMP_NAME = f"{TIMESTAMP}.json"
 _FIRST_ROLES = (TARGETS, WITHDRAWN, MEMBERS, PROMOTED)
 
 
-@dataclass(slots=True)
-class Accepting:
-    """What an accepted catalogue means, worked out once."""
-
-    timestamp_sha256: str
-    version: int
-    signed_at: datetime | None
-    expires: datetime
-    versions: Mapping[str, int]
-    parts: dict[str, Contents]
-    contents: Contents
-    problems: tuple[Sentence, ...]
-    damaged: frozenset[str] = field(default_factory=frozenset)
-
-
 class Authority:
     """The state of one authority. `Federation` owns it; one thread at a time."""
 
@@ -106,12 +84,10 @@ class Authority:
         self._spool = spool
         self._floors = floors
         self.floor: Floor | None = floors.load(code)
-        self.accepted: Accepting | None = None
+        self.accepted: AcceptedCatalogue | None = None
         self.problem: Sentence | None = None
         self.waiting: tuple[Missing, ...] = ()
-        self.members: Mapping[Division, Member] = {}
-        self._members_sha256: str | None = None
-        self._bad_members: dict[str, Sentence] = {}
+        self.members = MembersReader(code, spool, floors)
         self._tries: dict[str, int] = {}
         self._refused: dict[str, None] = {}
         self._suspect: str | None = None
@@ -121,7 +97,7 @@ class Authority:
         self._is_void = False
         self._look_at_root()
         if self.floor is not None and self.floor.accepted is not None:
-            self.accepted = self._load_accepted(self.floor.accepted)
+            self.accepted = load_accepted(code, self.floor.accepted, spool)
 
     # -- What is known ---------------------------------------------------------------------------
 
@@ -129,11 +105,6 @@ class Authority:
     def proven_time(self) -> datetime | None:
         """Its proven time."""
         return None if self.floor is None else self.floor.proven_time
-
-    @property
-    def members_sha256(self) -> str | None:
-        """The hash of the members list in use."""
-        return self._members_sha256
 
     @property
     def contents(self) -> Contents:
@@ -149,7 +120,7 @@ class Authority:
             None if documents is None else documents.timestamp,
             self._spool.read_spooled(self.code, _TIMESTAMP_NAME),
         ):
-            if known is not None and hashlib.sha256(known).hexdigest() == sha256:
+            if known is not None and sha256_of(known) == sha256:
                 return False
         # A lower version is looked at once, too: after the theft of an online key a new root makes
         # versions start again, and this is how a node learns of it.
@@ -257,7 +228,9 @@ class Authority:
     def _has_work(self, floor: Floor, documents: Documents, *, is_first: bool) -> bool:
         timestamp = self._spool.read_spooled(self.code, _TIMESTAMP_NAME)
         is_known = timestamp is None or timestamp == documents.timestamp
-        is_news = timestamp is not None and not is_known and _sha256(timestamp) not in self._refused
+        is_news = (
+            timestamp is not None and not is_known and sha256_of(timestamp) not in self._refused
+        )
         if is_news or self._spool.has_spooled(self.code, self._next_root_name()):
             return True
         if documents.timestamp is None or self._is_void:
@@ -287,7 +260,7 @@ class Authority:
         if self.floor is None or self.floor.documents is None:
             return
         timestamp = self._suspect or (
-            _sha256(self.floor.documents.timestamp) if self.floor.documents.timestamp else None
+            sha256_of(self.floor.documents.timestamp) if self.floor.documents.timestamp else None
         )
         if timestamp is None or self._probed == (timestamp, self._next_root):
             return
@@ -309,7 +282,7 @@ class Authority:
             return True
         own = enrolled if self._is_void else floor.proven_time
         reference = max(
-            own, enrolled, _hinted_time(offered), clock or enrolled, above if clock else enrolled
+            own, enrolled, hinted_time(offered), clock or enrolled, above if clock else enrolled
         )
         fetcher = SpoolFetcher(lambda name: self._read(name, documents))
         good = self._good_files(floor)
@@ -322,11 +295,11 @@ class Authority:
             return False
         failure: Exception | None = None
         roles: dict[str, Targets] = {}
-        problems: list[Sentence] = []
+        problems: tuple[Sentence, ...] = ()
         try:
             run.refresh()
             self._check_root(run, max(above, clock or above))
-            roles = self._load_roles(run, problems)
+            roles, problems = load_roles(self.code, run)
         except (RepositoryError, DownloadError, TrustError) as error:
             if isinstance(error.__cause__, OSError):  # The spool can't be read: no file is bad.
                 raise error.__cause__ from error
@@ -340,13 +313,17 @@ class Authority:
         if verified != documents or proven != floor.proven_time:
             self._keep(run, verified, proven)
         if isinstance(failure, DownloadHTTPError):
-            self._wait(run, good, fetcher.lacking or "", reference)
+            wanted = lacking(self.code, run, good, self._spool)
+            self.waiting = tuple(one for one in wanted if self._tries.get(one.path, 0) < MAX_TRIES)
+            if not wanted and self.problem is None:
+                stuck = why_stuck(self.code, fetcher.lacking or "", good, reference)
+                self.problem = stuck.sentence
             return progressed
         return self._refuse(failure, fetcher, offered, progressed=progressed)
 
     def _read(self, name: str, documents: Documents) -> bytes | None:
         data = self._spool.read_spooled(self.code, name)
-        if name == _TIMESTAMP_NAME and (data is None or _sha256(data) in self._refused):
+        if name == _TIMESTAMP_NAME and (data is None or sha256_of(data) in self._refused):
             # Whatever lies in the spool, an update that was begun goes on.
             return None if self._is_void else documents.timestamp
         return data
@@ -365,7 +342,7 @@ class Authority:
 
     def _is_equivocation(self, offered: bytes, documents: Documents) -> bool:
         """Look for a second signed timestamp of the same version; if it is one, it is out of the way."""
-        sha256 = _sha256(offered)
+        sha256 = sha256_of(offered)
         if documents.timestamp is None or offered == documents.timestamp or sha256 in self._refused:
             return False
         second = is_signed_timestamp(offered, documents.root)
@@ -377,7 +354,7 @@ class Authority:
             return False
         if first != second:
             self._floors.record_equivocation(
-                Equivocation(self.code, version, _sha256(documents.timestamp), sha256, offered)
+                Equivocation(self.code, version, sha256_of(documents.timestamp), sha256, offered)
             )
         self._drop(_TIMESTAMP_NAME, offered)
         return True
@@ -395,50 +372,6 @@ class Authority:
                 expired=root.expires.date().isoformat(),
             )
 
-    def _load_roles(self, run: Verification, problems: list[Sentence]) -> dict[str, Targets]:
-        targets = run.targets(TARGETS)
-        if targets is None:
-            raise RepositoryError("the update isn't complete")
-        roles: list[str] = []
-        delegations = targets.delegations
-        if delegations is not None:
-            if delegations.succinct_roles is not None:
-                problems.append(self._bad_delegation("succinct_roles"))
-            for name, role in (delegations.roles or {}).items():
-                if (
-                    is_delegated_role(name)
-                    and tuple(role.paths or ()) == delegated_paths(self.code, name)
-                    and not role.terminating
-                ):
-                    roles.append(name)
-                else:
-                    problems.append(self._bad_delegation(name))
-        if len(roles) > MAX_MONTHS:
-            raise TrustError(
-                "trust.too-many-roles",
-                N_("{authority} has more than {limit} roles: its update is refused."),
-                authority=self.code,
-                limit=MAX_MONTHS,
-            )
-        loaded = {TARGETS: targets}
-        for name in roles:
-            run.updater.get_targetinfo(probe_path(self.code, name))
-            found = run.targets(name)
-            if found is None:
-                raise RepositoryError(f"{name} is hidden by another role")
-            loaded[name] = found
-        return loaded
-
-    def _bad_delegation(self, name: str) -> Sentence:
-        return TrustError(
-            "trust.bad-delegation",
-            N_(
-                "{authority} delegates to {role} in a way that the rules don't know: it is ignored."
-            ),
-            authority=self.code,
-            role=printable(name),
-        ).sentence
-
     def _verified(self, run: Verification, before: Documents) -> Documents:
         """What this run has verified, but no version that a counter can't hold."""
         now = run.documents()
@@ -451,8 +384,8 @@ class Authority:
     def _proven(self, verified: Documents, before: Documents, own: datetime) -> datetime:
         if verified.timestamp is None or verified.timestamp == before.timestamp:
             return own
-        signed_at = _signed_at(parse_timestamp(verified.timestamp))
-        return own if signed_at is None else max(own, signed_at)
+        moment = signed_at(parse_timestamp(verified.timestamp))
+        return own if moment is None else max(own, moment)
 
     def _keep(self, run: Verification, verified: Documents, proven: datetime) -> None:
         """Raise the floor though the update isn't complete."""
@@ -472,20 +405,17 @@ class Authority:
         verified: Documents,
         proven: datetime,
         roles: Mapping[str, Targets],
-        problems: list[Sentence],
+        problems: tuple[Sentence, ...],
     ) -> None:
         """Write the whole catalogue, then make it count in one transaction (SPEC 4.6)."""
         files: list[tuple[str, bytes]] = [
             (f"{number}.root.json", data) for number, data in sorted(run.roots().items())
         ]
         index: dict[str, RoleFile] = {}
-        parts: dict[str, Contents] = {}
         versions: dict[str, int] = {}
         root, timestamp, snapshot = run.top()
         for role, signed in roles.items():
             versions[role] = signed.version
-            parts[role], found = read_role(self.code, role, _targets(signed))
-            problems.extend(found)
         versions[SNAPSHOT] = snapshot.version
         if max(versions.values()) > MAX_VERSION or timestamp.version > MAX_VERSION:
             self.problem = TrustError(
@@ -497,14 +427,14 @@ class Authority:
         for role, version in versions.items():
             data = run.data(role)
             files.append((f"{version}.{role}.json", data))
-            index[role] = RoleFile(version, _sha256(data))
+            index[role] = RoleFile(version, sha256_of(data))
         # The timestamp comes last: until then nobody below is told of the rest.
         accepted = Accepted(run.data(TIMESTAMP), floor.epoch, index)
         files.append((_TIMESTAMP_NAME, accepted.timestamp))
         self._spool.write_trusted(self.code, files)
         self._floors.raise_floor(self.code, verified, proven, accepted)
         self._reload()
-        self.accepted = _accepting(accepted.timestamp, index, parts, tuple(problems))
+        self.accepted = read_accepted(self.code, accepted, roles, problems)
         self.problem = None
         self.waiting = ()
         self._suspect = None
@@ -512,66 +442,6 @@ class Authority:
         self._spool.prune_trusted(self.code, [*versions.items(), (ROOT, root.version)])
         for role, version in (*versions.items(), (ROOT, root.version)):
             self._spool.drop_older(self.code, role, version)
-
-    def _wait(
-        self, run: Verification, good: Mapping[str, bytes], name: str, reference: datetime
-    ) -> None:
-        """Work out everything that is lacking, at once."""
-        timestamp, snapshot = run.signed(Timestamp), run.signed(Snapshot)
-        lacking: list[Missing] = []
-        if not isinstance(timestamp, Timestamp):
-            lacking.append(Missing(timestamp_path(self.code), MAX_TIMESTAMP_BYTES))
-        elif (
-            not isinstance(snapshot, Snapshot)
-            or snapshot.version != timestamp.snapshot_meta.version
-        ):
-            meta = timestamp.snapshot_meta
-            lacking.append(
-                Missing(
-                    metadata_path(self.code, SNAPSHOT, meta.version),
-                    min(meta.length or MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES),
-                )
-            )
-        else:
-            lacking.extend(self._lacking_roles(snapshot, good))
-        self.waiting = tuple(
-            missing for missing in lacking if self._tries.get(missing.path, 0) < MAX_TRIES
-        )
-        if not lacking and self.problem is None:
-            self.problem = self._why_stuck(name, good, reference).sentence
-
-    def _why_stuck(self, name: str, good: Mapping[str, bytes], reference: datetime) -> TrustError:
-        """Everything listed is here and yet one file was asked for again: what is here doesn't hold any more."""
-        role = name.split(".")[1] if name.count(".") == 2 else name
-        if role not in good:
-            return explain(
-                self.code, RepositoryError(f"{printable(role)} is a role of no known kind")
-            )
-        if parse_targets(good[role]).is_expired(reference):
-            return explain(self.code, ExpiredMetadataError(f"{role} is expired"))
-        return explain(self.code, UnsignedMetadataError(f"{role} isn't signed by its present keys"))
-
-    def _lacking_roles(self, snapshot: Snapshot, good: Mapping[str, bytes]) -> list[Missing]:
-        names = [name.removesuffix(".json") for name in snapshot.meta]
-        months = sorted((name for name in names if name not in _FIRST_ROLES), reverse=True)
-        lacking = []
-        for role in (*(name for name in _FIRST_ROLES if name in names), *months)[:MAX_MONTHS]:
-            meta = snapshot.meta[f"{role}.json"]
-            if (role != TARGETS and not is_delegated_role(role)) or meta.version > MAX_VERSION:
-                continue
-            if role in good and parse_targets(good[role]).version == meta.version:
-                wanted = (meta.hashes or {}).get("sha256")
-                if wanted is None or wanted == _sha256(good[role]):
-                    continue
-            if self._spool.has_spooled(self.code, f"{meta.version}.{role}.json"):
-                continue
-            lacking.append(
-                Missing(
-                    metadata_path(self.code, role, meta.version),
-                    min(meta.length or MAX_TARGETS_BYTES, MAX_TARGETS_BYTES),
-                )
-            )
-        return lacking
 
     def _refuse(
         self,
@@ -593,7 +463,7 @@ class Authority:
             return progressed
         name = fetcher.last
         if name == _TIMESTAMP_NAME and isinstance(failure, UnsignedMetadataError) and offered:
-            sha256 = _sha256(offered)
+            sha256 = sha256_of(offered)
             if sha256 not in (self._suspect, *self._refused):
                 # Perhaps a new root has replaced the key: that is asked for before it is thrown away.
                 self.problem = problem
@@ -615,123 +485,24 @@ class Authority:
         """Remove a refused file from the spool. True when that changed anything."""
         if name == _TIMESTAMP_NAME:
             self._suspect = None
-            self._refused[_sha256(data)] = None
+            self._refused[sha256_of(data)] = None
             while len(self._refused) > MAX_REFUSED:
                 self._refused.pop(next(iter(self._refused)))
         if self._spool.read_spooled(self.code, name) == data:
             self._spool.drop_spooled(self.code, name)
         return name == _TIMESTAMP_NAME or not self._spool.has_spooled(self.code, name)
 
-    # -- Accepted catalogues and their blobs ---------------------------------------------------------
+    # -- Members -----------------------------------------------------------------------------------
 
-    def _load_accepted(self, accepted: Accepted) -> Accepting:
-        parts: dict[str, Contents] = {}
-        damaged: set[str] = set()
-        problems: list[Sentence] = []
-        for role, file in accepted.roles.items():
-            data = self._spool.read_trusted(self.code, role, file.version, file.sha256)
-            if data is None:
-                damaged.add(role)
-            elif role != SNAPSHOT:
-                parts[role], found = read_role(self.code, role, _targets(parse_targets(data)))
-                problems.extend(found)
-        result = _accepting(accepted.timestamp, accepted.roles, parts, tuple(problems))
-        result.damaged = frozenset(damaged)
-        return result
-
-    def load_members(self) -> tuple[Missing | None, Sentence | None]:
-        """Read the members list that is signed, or stay with the last one while that is on its way.
-
-        Returns:
-            The blob to fetch and the problem, if any.
-        """
+    def read_members(self) -> tuple[Missing | None, Sentence | None]:
+        """Bring `members` up to date; what is to be fetched for that, and the problem, if any."""
         listed = self.contents.members
-        if listed is None:
-            if self.accepted is not None and not self.accepted.damaged:
-                self.members, self._members_sha256 = {}, None
-            return None, None
-        if listed.sha256 == self._members_sha256:
-            return None, None
-        if listed.sha256 in self._bad_members:
-            return None, self._bad_members[listed.sha256]
-        missing: Missing | None = None
-        problem: Sentence | None = None
-        data = self._spool.read_blob(listed.sha256)
-        if data is None:
-            missing = Missing(blob_path(listed.sha256), listed.length)
-        else:
-            try:
-                self.members = decode_members(data, authority=self.code).members
-            except TrustError as error:
-                problem = error.sentence
-                self._bad_members = {listed.sha256: problem}
-            else:
-                self._members_sha256 = listed.sha256
-                self._floors.set_members(self.code, listed.sha256)
-                return None, None
-        previous = None if self.floor is None else self.floor.members
-        if self._members_sha256 is None and previous is not None:
-            data = self._spool.read_blob(previous)
-            if data is not None:
-                self.members = decode_members(data, authority=self.code).members
-                self._members_sha256 = previous
-        return missing, problem
-
-
-def _targets(signed: Targets) -> list[Target]:
-    return [
-        Target(path, target.length, target.hashes.get("sha256", ""), target.custom)
-        for path, target in signed.targets.items()
-    ]
-
-
-def _accepting(
-    data: bytes,
-    index: Mapping[str, RoleFile],
-    parts: dict[str, Contents],
-    problems: tuple[Sentence, ...],
-) -> Accepting:
-    timestamp = parse_timestamp(data)
-    versions = {role: file.version for role, file in index.items()}
-    versions[TIMESTAMP] = timestamp.version
-    return Accepting(
-        _sha256(data),
-        timestamp.version,
-        _signed_at(timestamp),
-        timestamp.expires,
-        versions,
-        parts,
-        merge_contents(parts.values()),
-        problems,
-    )
-
-
-def _signed_at(timestamp: Timestamp) -> datetime | None:
-    """`x-signed-at`, unless it is malformed or beyond the timestamp's own expiry."""
-    value = timestamp.unrecognized_fields.get(SIGNED_AT_FIELD)
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = parse_time(value)
-    except ValueError:
-        return None
-    return moment if moment <= timestamp.expires else None
-
-
-def _hinted_time(offered: bytes | None) -> datetime:
-    """The signed time of an unverified timestamp. It can only make the run stricter, never what is kept."""
-    lowest = datetime.fromtimestamp(0, UTC)
-    if offered is None:
-        return lowest
-    try:
-        return _signed_at(parse_timestamp(offered)) or lowest
-    except (RepositoryError, ValueError):
-        return lowest
+        if listed is not None:
+            return self.members.read(listed, None if self.floor is None else self.floor.members)
+        if self.accepted is not None and not self.accepted.damaged:
+            self.members.clear()
+        return None, None
 
 
 def _root(floor: Floor | None) -> bytes | None:
     return None if floor is None or floor.documents is None else floor.documents.root
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

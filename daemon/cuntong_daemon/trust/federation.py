@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -21,7 +21,7 @@ from cuntong_daemon.paths import DataPaths
 from cuntong_protocol.divisions import NATION, Division
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_, Sentence
-from cuntong_protocol.trust.custom import BlobRef, Endorsement, Listed
+from cuntong_protocol.trust.custom import BlobRef, Endorsement
 from cuntong_protocol.trust.names import (
     MAX_TIMESTAMP_BYTES,
     TrustError,
@@ -40,8 +40,9 @@ from cuntong_protocol.trust.rules import (
 
 from .authority import Authority
 from .floors import Floors
+from .rounds import Round, UniqueSentence, not_endorsed, sources_of, state_of, wrong_clock
 from .spool import Spool
-from .view import AuthorityState, Missing, Refresh, State, View
+from .view import AuthorityState, Missing, Refresh, View
 
 Profile = Literal["strict", "tolerant"]
 
@@ -163,7 +164,7 @@ class Federation:
                 N_("This node has no national root: enrol it with “cuntong node enrol PACK”."),
                 fault=Fault.CONFIG,
             )
-        round_ = _Round(enrolled, self._clock())
+        round_ = Round(enrolled, self._clock())
         chain = [*reversed(self.code.ancestors), self.code]
         for code in chain:
             self._follow(code, round_)
@@ -176,7 +177,7 @@ class Federation:
 
     # -- Following -------------------------------------------------------------------------------
 
-    def _follow(self, code: Division, round_: _Round) -> None:
+    def _follow(self, code: Division, round_: Round) -> None:
         """Find who endorses `code`, update it, and add it to the round (SPEC 4.4, 4.5)."""
         authority = self._authorities.get(code)
         if authority is None:
@@ -188,7 +189,7 @@ class Federation:
             found = find_endorsement(code, round_.endorsements)
             if found is None:
                 if authority.accepted is not None and self._is_complete(round_):
-                    round_.problems.append(_not_endorsed(code))
+                    round_.problems.append(not_endorsed(code))
                 return
             endorsed_by, endorsement = found
             frozen = self._admit(authority, endorsed_by, endorsement, round_)
@@ -210,7 +211,7 @@ class Federation:
             round_.problems.append(frozen)
 
     def _admit(
-        self, authority: Authority, by: Division, endorsement: Endorsement, round_: _Round
+        self, authority: Authority, by: Division, endorsement: Endorsement, round_: Round
     ) -> Sentence | None:
         """Apply an endorsement. Returns why nothing new may be taken from the authority, or None."""
         code = authority.code
@@ -252,18 +253,18 @@ class Federation:
 
     # -- Concluding ------------------------------------------------------------------------------
 
-    def _conclude(self, round_: _Round, chain: list[Division]) -> Refresh:
+    def _conclude(self, round_: Round, chain: list[Division]) -> Refresh:
         nation_time = round_.proven.get(NATION, round_.enrolled)
         is_trusted = is_clock_trusted(round_.clock, nation_time) or (
             self._confirmed is not None and is_clock_trusted(round_.clock, self._confirmed)
         )
         time = max(round_.clock, nation_time) if is_trusted else nation_time
         if self.profile == "strict" and not is_trusted:
-            round_.problems.insert(0, _wrong_clock(round_.clock, nation_time))
+            round_.problems.insert(0, wrong_clock(round_.clock, nation_time))
         members = {}
         for code, authority in round_.followed.items():
-            missing, problem = authority.load_members()
-            members[code] = authority.members
+            missing, problem = authority.read_members()
+            members[code] = authority.members.members
             if missing is not None:
                 round_.blobs.setdefault(missing.path, missing)
             if problem is not None:
@@ -272,7 +273,7 @@ class Federation:
                 round_.problems.extend(authority.accepted.problems)
         certificates = self._certificates(round_, chain)
         states = {
-            code: _state(authority, round_, time) for code, authority in round_.followed.items()
+            code: state_of(authority, round_, time) for code, authority in round_.followed.items()
         }
         fingerprint = (
             states,
@@ -281,7 +282,7 @@ class Federation:
                 for code, authority in round_.followed.items()
                 if authority.accepted is not None
             },
-            {code: authority.members_sha256 for code, authority in round_.followed.items()},
+            {code: authority.members.sha256 for code, authority in round_.followed.items()},
             certificates,
             is_trusted,
             len(equivocations := self._floors.equivocations()),
@@ -318,7 +319,7 @@ class Federation:
                 ).sentence
             )
         problems = dict.fromkeys(
-            _Hashable(one) for one in (*round_.problems, *self._merge_problems)
+            UniqueSentence(one) for one in (*round_.problems, *self._merge_problems)
         )
         return Refresh(
             self._view,
@@ -327,13 +328,13 @@ class Federation:
             tuple(problem.sentence for problem in problems)[:MAX_PROBLEMS],
         )
 
-    def _is_complete(self, round_: _Round) -> bool:
+    def _is_complete(self, round_: Round) -> bool:
         return not any(
             authority.accepted is not None and authority.accepted.damaged
             for authority in round_.followed.values()
         )
 
-    def _certificates(self, round_: _Round, chain: list[Division]) -> dict[Division, bytes]:
+    def _certificates(self, round_: Round, chain: list[Division]) -> dict[Division, bytes]:
         """CA certificates of the places above, this one and those below; of other subtrees none is needed."""
         wanted: dict[Division, BlobRef] = {}
         for authority in round_.followed.values():
@@ -351,15 +352,15 @@ class Federation:
                 found[code] = data
         return found
 
-    def _build(self, round_: _Round, chain: list[Division]) -> View:
+    def _build(self, round_: Round, chain: list[Division]) -> View:
         """Merge what the authorities say (SPEC 4.8)."""
         withdrawn = merge_tombstones(
             authority.contents.tombstones for authority in round_.followed.values()
         )
         above = [code for code in round_.followed if code in chain]
         below = [code for code in round_.followed if code not in chain]
-        listings, problems = merge_listings(_sources(round_, above), withdrawn)
-        offered, more_problems = merge_listings(_sources(round_, below), withdrawn)
+        listings, problems = merge_listings(sources_of(round_, above), withdrawn)
+        offered, more_problems = merge_listings(sources_of(round_, below), withdrawn)
         candidates = {
             id_: listing
             for id_, listing in offered.items()
@@ -383,102 +384,3 @@ class Federation:
             for sha256, length in self._descriptors.items()
             if sha256 not in present
         ]
-
-
-class _Round:
-    """What one refresh gathers."""
-
-    def __init__(self, enrolled: datetime, clock: datetime) -> None:
-        self.enrolled = enrolled
-        self.clock = clock
-        self.followed: dict[Division, Authority] = {}
-        self.endorsed: dict[Division, tuple[Division | None, Endorsement | None]] = {}
-        self.endorsements: dict[Division, Mapping[Division, Endorsement]] = {}
-        self.proven: dict[Division, datetime] = {}
-        self.frozen: set[Division] = set()
-        self.refusals: dict[Division, Sentence] = {}
-        self.problems: list[Sentence] = []
-        self.metadata: list[Missing] = []
-        self.blobs: dict[str, Missing] = {}
-
-    def time_above(self, code: Division) -> datetime:
-        """The highest proven time of the followed authorities above `code`."""
-        return max(
-            (self.proven[above] for above in code.ancestors if above in self.proven),
-            default=self.enrolled,
-        )
-
-    def need(self, blob: BlobRef) -> None:
-        path = blob_path(blob.sha256)
-        self.blobs.setdefault(path, Missing(path, blob.length))
-
-
-class _Hashable:
-    """A sentence as a key: the same one is told once."""
-
-    def __init__(self, sentence: Sentence) -> None:
-        self.sentence = sentence
-        self._key = (sentence.code, sentence.render())
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashable) and self._key == other._key
-
-
-def _sources(
-    round_: _Round, codes: Iterable[Division]
-) -> list[tuple[Division, tuple[Listed, ...]]]:
-    sources = []
-    for code in codes:
-        contents = round_.followed[code].contents
-        sources.append((code, contents.bundles))
-        sources.append((code, contents.promoted))
-    return sources
-
-
-def _state(authority: Authority, round_: _Round, time: datetime) -> AuthorityState:
-    code = authority.code
-    accepted = authority.accepted
-    by, endorsement = round_.endorsed[code]
-    problem = round_.refusals.get(code)
-    stale_since: datetime | None = None
-    state: State = "unknown"
-    if accepted is not None:
-        # Nobody can be older than its own word.
-        now = max(time, round_.time_above(code), authority.proven_time or time)
-        stale_since = accepted.expires if accepted.expires <= now else None
-        state = "refused" if problem else "stale" if stale_since else "fresh"
-    return AuthorityState(
-        code,
-        state,
-        stale_since,
-        accepted.signed_at if accepted else None,
-        accepted.versions if accepted else {},
-        authority.floor.epoch if authority.floor else 0,
-        by,
-        endorsement.until if endorsement else None,
-        problem,
-    )
-
-
-def _not_endorsed(code: Division) -> Sentence:
-    return TrustError(
-        "trust.not-endorsed",
-        N_(
-            "{code} is no longer endorsed by any authority above it: what it published is not shown any more."
-        ),
-        code=code,
-    ).sentence
-
-
-def _wrong_clock(clock: datetime, proven: datetime) -> Sentence:
-    return TrustError(
-        "trust.wrong-clock",
-        N_(
-            "This machine's clock says {clock}, the national centre last signed at {proven}: set the clock, or updates may be refused."
-        ),
-        clock=clock.isoformat(timespec="minutes"),
-        proven=proven.isoformat(timespec="minutes"),
-    ).sentence

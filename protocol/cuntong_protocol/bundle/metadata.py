@@ -106,6 +106,16 @@ class Release(msgspec.Struct, frozen=True, omit_defaults=True):
     deadlines: Annotated[dict[TierLabel, dt.date], msgspec.Meta(max_length=6)] = {}
 
 
+class Build(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the payload is built.
+
+    Attributes:
+        hybrid: A torrent that other programs read too, with BitTorrent v1 beside v2; only with an open licence.
+    """
+
+    hybrid: bool = False
+
+
 class Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """A bundle's metadata.
 
@@ -120,6 +130,7 @@ class Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
         licence: Who may hold it.
         priority: 0 (bulk) to 9 (urgent).
         release: The release it belongs to, or None.
+        build: How the payload is built.
     """
 
     title: Title
@@ -153,6 +164,7 @@ class Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
     licence: Licence = Licence()
     priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 5
     release: Release | None = None
+    build: Build = Build()
 
     @property
     def time(self) -> int:
@@ -198,6 +210,8 @@ _EXPECTED = {
     "release.deadlines": N_(
         "{file}, line {line}: {key} must name tiers with dates, for example county = 2027-03-01."
     ),
+    "build": N_("{file}, line {line}: {key} must be a table, as in [build]."),
+    "build.hybrid": N_("{file}, line {line}: {key} must be true or false."),
 }
 
 
@@ -216,6 +230,12 @@ _CHECKED = {
         ("licence", "scope"),
         N_('{file}, line {line}: only a licence of kind = "restricted" has a scope.'),
     ),
+    "metadata.restricted-hybrid": (
+        ("build", "hybrid"),
+        N_(
+            "{file}, line {line}: a hybrid torrent is for other people's programs, so its licence must be open."
+        ),
+    ),
 }
 
 
@@ -228,7 +248,7 @@ def check_metadata(metadata: Metadata, *, publisher: Division) -> None:
 
     Raises:
         BundleError: `metadata.outside-scope`, `metadata.restricted-without-scope`,
-            `metadata.open-with-scope`, `metadata.bad-prefix`.
+            `metadata.open-with-scope`, `metadata.restricted-hybrid`, `metadata.bad-prefix`.
     """
     for prefix in (*metadata.audience.scope, *metadata.licence.scope):
         try:
@@ -253,6 +273,10 @@ def check_metadata(metadata: Metadata, *, publisher: Division) -> None:
         )
     if metadata.licence.kind == "open" and metadata.licence.scope:
         raise BundleError("metadata.open-with-scope", N_("An open licence has no scope."))
+    if metadata.build.hybrid and metadata.licence.kind != "open":
+        raise BundleError(
+            "metadata.restricted-hybrid", N_("A hybrid torrent needs an open licence.")
+        )
 
 
 def parse_metadata(text: str, *, file: str, publisher: Division) -> Metadata:
@@ -303,6 +327,7 @@ class _Reader:
             ("audience", Audience.__struct_fields__),
             ("licence", Licence.__struct_fields__),
             ("release", Release.__struct_fields__),
+            ("build", Build.__struct_fields__),
         ):
             self._refuse_unknown(raw.get(name), (name,), known)
         if isinstance(release := raw.get("release"), dict):

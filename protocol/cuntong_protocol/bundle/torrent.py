@@ -306,9 +306,7 @@ def _checked(
         raise _bad_torrent()
     check_paths(file.path for file in files)
     info = bencode.encode(_info(name, piece_length, files, v1_pieces))
-    torrent = Torrent(
-        name, piece_length, files, hashlib.sha256(info).digest(), layers, v1_pieces
-    )
+    torrent = Torrent(name, piece_length, files, hashlib.sha256(info).digest(), layers, v1_pieces)
     if torrent.piece_count > MAX_PIECES:
         raise _bad_torrent()
     if v1_pieces and (

@@ -48,7 +48,7 @@ from cuntong_tools.secrets import (
 )
 
 from .common import confirm, now, repository_of, say, show_facts, tell_daemon, yes_option
-from .status import status
+from .status import shown_fingerprint, status
 
 TYPED_CHARS = 6
 """Of the fingerprint: enough that nobody types them without having looked at the paper form."""
@@ -137,7 +137,7 @@ def init(
         now=now(),
         key_type="p256" if key_type == "p256" else "ed25519",
     )
-    say(_("Fingerprint: {fingerprint}", fingerprint=request.fingerprint))
+    say(_("Fingerprint: {fingerprint}", fingerprint=shown_fingerprint(repository)))
     say(_("Copy it onto the paper form. Keep the sticks in different places."))
     if division.parent is None:
         say(_("The root is in {file}.", file=str(repository.path / "metadata" / "1.root.json")))

@@ -15,6 +15,8 @@ from cuntong_daemon.authority.repository import AuthorityRepository
 from cuntong_daemon.authority.rotation import expiries
 from cuntong_daemon.i18n import _, ngettext
 from cuntong_daemon.paths import DataPaths
+from cuntong_daemon.pki.certificates import load_chain, network_fingerprint
+from cuntong_protocol.divisions import NATION
 from cuntong_protocol.trust.custom import format_time
 from cuntong_protocol.trust.names import TIMESTAMP
 from cuntong_tools.client import data_option
@@ -53,7 +55,7 @@ def gather(repository: AuthorityRepository, moment: dt.datetime) -> dict[str, An
         "code": str(current.code),
         "name": current.settings.name,
         "tier": current.code.tier.label,
-        "fingerprint": _fingerprint(repository),
+        "fingerprint": shown_fingerprint(repository),
         "signed_at": format_time(current.signed_at),
         "versions": {
             "root": current.root.signed.version,
@@ -85,8 +87,13 @@ def gather(repository: AuthorityRepository, moment: dt.datetime) -> dict[str, An
     }
 
 
-def _fingerprint(repository: AuthorityRepository) -> str:
+def shown_fingerprint(repository: AuthorityRepository) -> str:
+    """What stands on the paper form: the nation's is that of the whole network, which every node compares."""
     try:
+        if repository.load().code == NATION:
+            root = (repository.path / "metadata" / "1.root.json").read_bytes()
+            anchor = load_chain((repository.path / "ca.pem").read_bytes())[-1]
+            return network_fingerprint(root, anchor)
         return read_request(repository.path / REQUEST).fingerprint
     except AuthorityError:
         return ""

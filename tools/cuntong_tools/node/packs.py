@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -23,7 +22,9 @@ from cuntong_daemon.pki.bootstrap import (
 from cuntong_daemon.pki.certificates import (
     ca_code,
     certificate_der,
-    certificate_spki,
+)
+from cuntong_daemon.pki.certificates import (
+    network_fingerprint as network_fingerprint,
 )
 from cuntong_daemon.pki.issued import NodeRecord
 from cuntong_daemon.trust.spool import Spool
@@ -33,7 +34,6 @@ from cuntong_protocol.enrolment import (
     Pack,
     Parent,
     Request,
-    fingerprint,
 )
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
@@ -227,12 +227,6 @@ def _config(
         parents=[ParentAddress(code=parent.code, address=parent.address) for parent in parents],
         overrides={"node": node},
     )
-
-
-def network_fingerprint(nation_root: bytes, anchor: x509.Certificate) -> str:
-    """What people compare to be sure that a pack is of their nation's network: its first root and its CA."""
-    digest = hashlib.sha256(nation_root).digest() + certificate_spki(anchor)
-    return fingerprint(hashlib.sha256(digest).digest())
 
 
 def issuer_of(chain: Sequence[x509.Certificate], anchor: x509.Certificate) -> x509.Certificate:

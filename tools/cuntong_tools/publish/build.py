@@ -50,12 +50,16 @@ from cuntong_protocol.bundle.packing import (
     unpack_pack,
 )
 from cuntong_protocol.bundle.torrent import (
+    MAX_HYBRID_FILES,
+    MAX_TORRENT_FILES,
     HashedFile,
     Torrent,
     TorrentFile,
+    make_hybrid,
     make_torrent,
     piece_length_for,
     torrent_size_limit,
+    v1_piece_hash,
 )
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
@@ -142,13 +146,14 @@ def build_bundle(
 
     Raises:
         BuildError: see `scan_folder` and `hash_files`; `build.wrong-id`, `build.wrong-revision`, `build.exists`,
-            `build.output-inside`, `build.damaged-source`, `build.disk-full`, `build.write-failed`.
+            `build.output-inside`, `build.damaged-source`, `build.disk-full`, `build.write-failed`,
+            `build.too-many-files`, `build.paths-too-long`.
         BundleError: see `check_paths`, `check_metadata`, `make_torrent`, `encode_descriptor`.
     """
     _check_request(metadata, bundle_id, revision, predecessor)
     check_output(folder, output, bundle_id.slug)
     build = _Build(
-        metadata.time,
+        metadata,
         threads=threads or os.cpu_count() or 1,
         sources=(*([predecessor] if predecessor else []), *others),
         progress=progress or (lambda _: None),
@@ -180,13 +185,14 @@ class _Build:
 
     def __init__(
         self,
-        time: int,
+        metadata: Metadata,
         *,
         threads: int,
         sources: Sequence[Predecessor],
         progress: Callable[[BuildProgress], None],
     ) -> None:
-        self._time = time
+        self._time = metadata.time
+        self._is_hybrid = metadata.build.hybrid
         self._threads = threads
         self._sources = sources
         self._progress = progress
@@ -232,7 +238,7 @@ class _Build:
         data = encode_index(index)
         (target / INDEX_PATH).write_bytes(data)
         entries = [*(it.entry for it in made), *copied, _hashed_file(INDEX_PATH, data)]
-        torrent = self._torrent(name, entries, len(index.files))
+        torrent = self._torrent(target, name, entries, len(index.files))
         check_payload(index, torrent)
         for subfolder in (FILES_FOLDER, PACKS_FOLDER):
             with contextlib.suppress(OSError):
@@ -353,18 +359,55 @@ class _Build:
             self._folders,
         )
 
-    def _torrent(self, name: str, entries: Sequence[HashedFile], file_count: int) -> Torrent:
+    def _torrent(
+        self, target: Path, name: str, entries: Sequence[HashedFile], file_count: int
+    ) -> Torrent:
+        limit = MAX_HYBRID_FILES if self._is_hybrid else MAX_TORRENT_FILES
+        if len(entries) > limit:
+            raise BuildError(
+                "build.too-many-files",
+                N_(
+                    "{count} files would lie in the torrent one by one, and {limit} may: cut the content into several bundles."
+                ),
+                count=len(entries),
+                limit=limit,
+            )
         size = sum(entry.length for entry in entries)
         piece_length = piece_length_for(size)
         torrent = make_torrent(
             name, piece_length, [_with_layer_of(entry, piece_length) for entry in entries]
         )
-        if len(torrent.encode()) > torrent_size_limit(size, piece_length, file_count):
+        if self._is_hybrid:
+            torrent = self._with_v1(target, torrent)
+        allowed = torrent_size_limit(size, piece_length, file_count, hybrid=self._is_hybrid)
+        if len(torrent.encode()) > allowed:
             raise BuildError(
                 "build.paths-too-long",
                 N_("The paths are too long on average: shorten them, or cut the content."),
             )
         return torrent
+
+    def _with_v1(self, target: Path, torrent: Torrent) -> Torrent:
+        """The hybrid torrent: reads the payload once more, now that its pieces are known."""
+        report = self._reporter("hashing", torrent.payload_size)
+        hashes = [b""] * torrent.piece_count
+
+        def hash_piece(piece: int) -> tuple[int, bytes, int]:
+            file, offset, length = torrent.piece_place(piece)
+            descriptor = os.open(target / file.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(descriptor, length, offset)
+            finally:
+                os.close(descriptor)
+            return piece, v1_piece_hash(torrent, piece, data), length
+
+        def done(result: tuple[int, bytes, int]) -> None:
+            piece, hashes[piece], length = result
+            report(length)
+
+        jobs = (partial(hash_piece, piece) for piece in range(torrent.piece_count))
+        run_jobs(jobs, self._threads, done)
+        return make_hybrid(torrent, hashes)
 
     def _reporter(
         self, stage: Literal["hashing", "packing", "copying"], total: int

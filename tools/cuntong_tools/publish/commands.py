@@ -195,6 +195,8 @@ def _show_bundle(title: str, descriptor: Descriptor, built: BuiltBundle | None =
         (_("On the link"), format_bytes(descriptor.payload_size)),
         (_("Infohash"), descriptor.infohash.hex()),
     ]
+    if metadata.build.hybrid:
+        facts.insert(-1, (_("Torrent"), _("hybrid: other people's programs can join too")))
     if built is not None and built.reused_bytes:
         facts.insert(-1, (_("Shared"), format_bytes(built.reused_bytes)))
     show_facts(title, facts)

@@ -1,0 +1,120 @@
+"""What an accepted catalogue means, worked out once from its files (SPEC 4.2, 4.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tuf.api._payload import Targets, Timestamp
+from tuf.api.exceptions import RepositoryError
+
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.texts import Sentence
+from cuntong_protocol.trust.custom import Contents, Target, merge_contents, parse_time, read_role
+from cuntong_protocol.trust.names import SIGNED_AT_FIELD, SNAPSHOT, TIMESTAMP
+
+from .floors import Accepted
+from .spool import Spool
+from .verifier import parse_targets, parse_timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedCatalogue:
+    """The last complete catalogue of an authority, in words of ours.
+
+    Attributes:
+        timestamp_sha256: Of the timestamp's bytes.
+        version: The timestamp's.
+        signed_at: The signed time it carries, when that is sound.
+        expires: The timestamp's.
+        versions: Of every role, the timestamp's among them.
+        contents: What it says, without the entries that break a rule.
+        problems: About these entries.
+        damaged: Roles whose files were lost on this disk.
+    """
+
+    timestamp_sha256: str
+    version: int
+    signed_at: datetime | None
+    expires: datetime
+    versions: Mapping[str, int]
+    contents: Contents
+    problems: tuple[Sentence, ...]
+    damaged: frozenset[str]
+
+
+def read_accepted(
+    code: Division,
+    accepted: Accepted,
+    roles: Mapping[str, Targets],
+    delegation_problems: tuple[Sentence, ...] = (),
+) -> AcceptedCatalogue:
+    """Read verified roles; those of `accepted` that `roles` lacks are taken for damaged."""
+    parts: list[Contents] = []
+    problems = list(delegation_problems)
+    for role, signed in roles.items():
+        part, found = read_role(code, role, _targets(signed))
+        parts.append(part)
+        problems.extend(found)
+    timestamp = parse_timestamp(accepted.timestamp)
+    versions = {role: file.version for role, file in accepted.roles.items()}
+    versions[TIMESTAMP] = timestamp.version
+    return AcceptedCatalogue(
+        sha256_of(accepted.timestamp),
+        timestamp.version,
+        signed_at(timestamp),
+        timestamp.expires,
+        versions,
+        merge_contents(parts),
+        tuple(problems),
+        frozenset(accepted.roles) - frozenset(roles) - {SNAPSHOT},
+    )
+
+
+def load_accepted(code: Division, accepted: Accepted, spool: Spool) -> AcceptedCatalogue:
+    """Read an accepted catalogue from its files, after a start. They were verified when they were written."""
+    roles: dict[str, Targets] = {}
+    for role, file in accepted.roles.items():
+        if role == SNAPSHOT:
+            continue  # Its bytes lie in the floors.
+        data = spool.read_trusted(code, role, file.version, file.sha256)
+        if data is not None:
+            roles[role] = parse_targets(data)
+    return read_accepted(code, accepted, roles)
+
+
+def _targets(signed: Targets) -> list[Target]:
+    return [
+        Target(path, target.length, target.hashes.get("sha256", ""), target.custom)
+        for path, target in signed.targets.items()
+    ]
+
+
+def signed_at(timestamp: Timestamp) -> datetime | None:
+    """`x-signed-at`, unless it is malformed or beyond the timestamp's own expiry."""
+    value = timestamp.unrecognized_fields.get(SIGNED_AT_FIELD)
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = parse_time(value)
+    except ValueError:
+        return None
+    return moment if moment <= timestamp.expires else None
+
+
+def hinted_time(offered: bytes | None) -> datetime:
+    """The signed time of an unverified timestamp. It can only make a run stricter, never what is kept."""
+    lowest = datetime.fromtimestamp(0, UTC)
+    if offered is None:
+        return lowest
+    try:
+        return signed_at(parse_timestamp(offered)) or lowest
+    except (RepositoryError, ValueError):
+        return lowest
+
+
+def sha256_of(data: bytes) -> str:
+    """In hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
