@@ -33,6 +33,8 @@ from .control.messages import (
 )
 from .control.server import Handler, Stream
 from .replicator import Item, deadline_of, end_of_day_s
+from .store.errors import StoreError
+from .store.store import Usage
 from .swarm.events import TorrentStatus
 
 if TYPE_CHECKING:
@@ -94,7 +96,12 @@ class Api:
     async def _status(self, params: dict[str, Any]) -> Status:
         node = self._node
         totals = node.engine.totals
-        usage = await trio.to_thread.run_sync(node.store.usage)
+        problems = self._problems()
+        try:
+            usage = await trio.to_thread.run_sync(node.store.usage)
+        except StoreError as error:  # The store has vanished; the rest may be told all the same.
+            usage = Usage(0, 0)
+            problems.append(error.sentence)
         repairs = await node.database.call(
             lambda: node.catalogue.events(MAX_HAPPENINGS, kind="repaired")
         )
@@ -142,7 +149,7 @@ class Api:
             ),
             repairs=[_happening(event) for event in repairs],
             notices=[_happening(event) for event in notices],
-            problems=self._problems(),
+            problems=problems,
         )
 
     def _problems(self) -> list[Sentence]:
@@ -173,6 +180,8 @@ class Api:
                     hours=round(error.total_seconds() / 3600),
                 )
             )
+        if node.replicator.problem is not None:
+            found.append(node.replicator.problem)
         found += [item.problem for item in node.replicator.items.values() if item.problem]
         found += [
             status.problem

@@ -6,6 +6,7 @@ replicator, metadata, centre, the swarm engine, the database last.
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,10 +23,10 @@ from cuntong_protocol.link.messages import LINK_VERSION, Announcement, Hello, Pe
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .api import Api
-from .catalogue import Catalogue, Database
+from .catalogue import Catalogue, Database, check_database
 from .centre import Centre
 from .clock import NodeClock
-from .config import Config, parse_address
+from .config import Config, ConfigError, parse_address
 from .control.server import ControlServer
 from .link.parent import ParentLink
 from .link.parts import Parts
@@ -36,11 +37,12 @@ from .logs import get_logger
 from .metadata import MetadataKeeper
 from .neighbours import Neighbours, order_noted
 from .paths import DataPaths
-from .pki.certificates import KeyFiles, own_certificate
+from .pki.certificates import KeyFiles, certificate_code, own_certificate
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .replicator import Replicator
 from .services import running
+from .store.errors import StoreError, database_error
 from .store.library import Library
 from .store.store import Store
 from .swarm.engine import SwarmEngine
@@ -243,7 +245,11 @@ class Node:
         self.start(self._record, "report", text)
 
     async def _record(self, kind: str, text: Sentence) -> None:
-        await self.database.call(self.catalogue.record_event, kind, text, self.clock.now())
+        try:
+            await self.database.call(self.catalogue.record_event, kind, text, self.clock.now())
+        except StoreError as error:
+            # The log has it, if there is room for that.
+            log.warning("app.not-recorded", kind=kind, text=str(text), code=error.code)
 
     def start(self, job: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run a small job until the node stops. What it raises takes the node down."""
@@ -277,8 +283,11 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
     Raises:
         CuntongError: it can't start, in words; or a service failed.
     """
-    _make_folders(paths)
-    node = Node(config, paths)
+    await trio.to_thread.run_sync(_check_place, config, paths)
+    try:
+        node = Node(config, paths)
+    except sqlite3.Error as error:
+        raise database_error(error, str(paths.database)) from error
     try:
         dial_context = await trio.to_thread.run_sync(client_context, paths.keys)
         listen_context = await trio.to_thread.run_sync(server_context, paths.keys)
@@ -323,6 +332,24 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
             yield node
     finally:
         node.close()
+
+
+def _check_place(config: Config, paths: DataPaths) -> None:
+    """What can be told before anything runs: that this is the place, and that its disk can be used."""
+    own = certificate_code(own_certificate(KeyFiles(paths.keys)))
+    if own != config.division:
+        raise ConfigError(
+            "config.other-node",
+            N_(
+                "{file} is for {code}, but this node was enrolled as {own}. Set node.code to {own}, or enrol the"
+                " node again."
+            ),
+            file=str(paths.config),
+            code=config.division,
+            own=own,
+        )
+    _make_folders(paths)
+    check_database(paths.database)
 
 
 def _make_folders(paths: DataPaths) -> None:

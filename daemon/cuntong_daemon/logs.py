@@ -7,9 +7,10 @@ loggers from `get_logger`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 _hidden = "rich" not in sys.modules
 if _hidden:
@@ -25,6 +26,21 @@ LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+
+class _Unfailing:
+    """A stream for logs. A full disk or a journal that restarts loses lines, but never stops a node."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._target.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._target.flush()
 
 
 def configure_logging(
@@ -57,7 +73,7 @@ def configure_logging(
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(target))),
         # Tests and `configure_logging` itself may change the set-up after modules took their loggers.
         cache_logger_on_first_use=False,
     )

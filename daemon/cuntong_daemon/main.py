@@ -17,6 +17,7 @@ from .control.lock import hold_data_directory
 from .i18n import _, show
 from .logs import configure_logging, get_logger
 from .paths import DataPaths, default_data_dir
+from .store.errors import disk_error
 
 log = get_logger("daemon")
 
@@ -33,11 +34,15 @@ async def _until_signalled(config: Config, paths: DataPaths) -> None:
                 signal.signal(number, signal.SIG_DFL)
 
 
-def _deepest(error: BaseException) -> BaseException:
-    """The single error inside of nested groups, if there is just one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _told(error: BaseException) -> CuntongError | None:
+    """What to tell a person of an error, or of a group of them (every nursery makes one); None: our own fault."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((told for inner in error.exceptions if (told := _told(inner))), None)
+    if isinstance(error, CuntongError):
+        return error
+    if isinstance(error, OSError):
+        return disk_error(error)
+    return None
 
 
 @click.command(help=_("Run a node of the network. Stop it with SIGTERM."))
@@ -56,9 +61,9 @@ def main(data: Path) -> None:
         configure_logging(config.log.level)
         with hold_data_directory(paths):
             trio.run(_until_signalled, config, paths)
-    except BaseException as group:
-        error = _deepest(group)
-        if isinstance(error, CuntongError):
-            click.echo(f"cuntongd: {show(error.sentence)} ({error.code})", err=True)
-            sys.exit(error.fault.value)
-        raise
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        click.echo(f"cuntongd: {show(told.sentence)} ({told.code})", err=True)
+        sys.exit(told.fault.value)

@@ -7,19 +7,21 @@ in the spool.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from cuntong_protocol.divisions import Division
-from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.link.messages import Announcement
 from cuntong_protocol.texts import Sentence
 from cuntong_protocol.trust.names import parse_object_path
 
 from .link.fetching import LinkLostError
 from .logs import get_logger
+from .store.errors import StoreError, database_error, disk_error
 from .trust.federation import Federation
 from .trust.spool import MAX_BLOB_BYTES, Spool
 from .trust.view import Missing, Refresh
@@ -28,6 +30,8 @@ log = get_logger("metadata")
 
 LOOK_INTERVAL_S = 3600.0
 """Expiry passes without any news; a "stale since" is a matter of days."""
+RETRY_S = 60.0
+"""After the disk refused."""
 MAX_ROUNDS = 200
 """Of fetching for one piece of news; each round must bring something. A chain of 256 roots comes one a round."""
 FETCHES_AT_ONCE = 64
@@ -72,6 +76,7 @@ class MetadataKeeper:
         self._unread: dict[tuple[Division, Source], Announcement] = {}
         self.problems: tuple[Sentence, ...] = ()
         self._has_news = True
+        self._must_retry = False
 
     def heard(self, source: Source, entries: Sequence[Announcement]) -> None:
         """A neighbour has these timestamps."""
@@ -101,13 +106,38 @@ class MetadataKeeper:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; usable once what this machine has was verified."""
-        await self._refresh()
+        await self._try(self._refresh)
         task_status.started()
         while True:
-            with trio.move_on_after(LOOK_INTERVAL_S):
+            with trio.move_on_after(RETRY_S if self._must_retry else LOOK_INTERVAL_S):
                 await self._wake.wait()
             self._wake = trio.Event()
-            await self._update()
+            if self._must_retry:
+                self._must_retry = False
+                self._hear_again()
+            await self._try(self._update)
+
+    def _hear_again(self) -> None:
+        """What was announced while the disk refused counts as unread."""
+        for authority, sources in self._announced.items():
+            self._unread.update({(authority, source): entry for source, entry in sources.items()})
+
+    async def _try(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do it; a disk that is full or broken is told, and tried again."""
+        try:
+            await work()
+        except (OSError, sqlite3.Error, StoreError) as error:
+            self._disk_failed(error)
+
+    def _disk_failed(self, error: OSError | sqlite3.Error | StoreError) -> None:
+        if isinstance(error, sqlite3.Error):
+            error = database_error(error, str(self._spool.paths.database))
+        elif isinstance(error, OSError):
+            error = disk_error(error)
+        self._must_retry = self._has_news = True
+        if error.sentence not in self.problems:
+            log.warning("metadata.problem", code=error.code, text=str(error))
+            self.problems = (*self.problems, error.sentence)
 
     async def _update(self) -> None:
         await self._fetch_timestamps()
@@ -128,9 +158,12 @@ class MetadataKeeper:
             for problem in refresh.problems:
                 log.warning("metadata.problem", code=problem.code, text=str(problem))
         self.problems = refresh.problems
+        if any(problem.code == "trust.cannot-write" for problem in refresh.problems):
+            self._must_retry = self._has_news = True
         if refresh.changed or self._has_news:
-            self._has_news = False
+            self._has_news = True
             await self._on_refresh(refresh)
+            self._has_news = False
         return refresh
 
     async def _fetch_timestamps(self) -> None:
@@ -178,7 +211,12 @@ class MetadataKeeper:
                 await trio.to_thread.run_sync(self._store, item.path, data)
             except LinkLostError:
                 continue
+            except OSError as error:
+                self._disk_failed(error)
+                return False
             except CuntongError as error:
+                if error.fault is Fault.SYSTEM:
+                    self._must_retry = True
                 log.warning("metadata.not-taken", path=item.path, code=error.code, text=str(error))
                 continue
             return True

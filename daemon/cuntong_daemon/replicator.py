@@ -37,12 +37,12 @@ from .logs import get_logger
 from .neighbours import Neighbours
 from .policy.eviction import Held, evict
 from .policy.selection import Candidate, Decision, NodeProfile, judge, select
-from .store.errors import StoreError
+from .store.errors import StoreError, disk_error
 from .store.library import Library
 from .store.pieces import PieceSet
 from .store.store import Store
 from .swarm.engine import SwarmEngine
-from .swarm.events import Completed, FileError, SwarmError
+from .swarm.events import Completed, FileError, SwarmError, TorrentState
 from .trust.view import View
 
 log = get_logger("replicator")
@@ -159,6 +159,8 @@ class Replicator:
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._disk_turn = trio.CapacityLimiter(1)
+        self._unshown: set[str] = set()
+        self.problem: Sentence | None = None
 
     # What others see.
 
@@ -241,7 +243,7 @@ class Replicator:
                     await self._wake.wait()
                 self._wake = trio.Event()
                 if self._view is not None:
-                    await self._reconcile(self._view)
+                    await self._try_to_reconcile(self._view)
 
     async def _read_rows(self) -> None:
         self._rows = {row.id: row for row in await self._database.call(self._catalogue.states)}
@@ -249,6 +251,17 @@ class Replicator:
         self._sizes = {payload.infohash: payload.size for payload in payloads}
 
     # Comparing.
+
+    async def _try_to_reconcile(self, view: View) -> None:
+        """A disk that is full or broken is told, and everything is compared again later."""
+        try:
+            await self._reconcile(view)
+        except (OSError, StoreError) as error:
+            self.problem = told(error)
+            log.warning("replicator.disk", code=self.problem.code, text=str(self.problem))
+            self._look_after(RETRY_S)
+        else:
+            self.problem = None
 
     async def _reconcile(self, view: View) -> None:
         """Make what is done fit what should be."""
@@ -272,6 +285,19 @@ class Replicator:
             await self._pursue(want)
         self._start_waiting()
         self._tell_swarms()
+        await self._remove_unclaimed(view)
+
+    async def _remove_unclaimed(self, view: View) -> None:
+        """Begun payloads that nothing wants any more: withdrawn or replaced while the daemon was down."""
+        if not view.is_complete or not view.listings:
+            return
+        claimed = {row.infohash for row in self._rows.values()}
+        claimed |= {item.infohash for item in self._items.values()}
+        for payload in await self._on_disk(self._store.payloads):
+            if payload.infohash not in claimed:
+                await self._engine.remove(payload.infohash)
+                await self._on_disk(self._store.delete, payload.infohash)
+                log.info("store.stray-removed", infohash=payload.infohash.hex())
 
     def judge(self, identifier: str) -> Sentence:
         """Why a listed bundle is liked here or not. Blocks; runs in the database's thread.
@@ -434,9 +460,10 @@ class Replicator:
         row = self._rows.get(want.id)
         if row is not None and row.infohash == want.infohash:
             if want.infohash in self._engine.statuses():
+                if row.id in self._unshown:
+                    await self._show_again(row)
                 return
-            if await self._on_disk(self._store.is_complete, row.infohash):
-                await self._seed(row)
+            if await self._on_disk(self._store.is_complete, row.infohash) and await self._seed(row):
                 return
         item = Item(
             want.id,
@@ -449,32 +476,40 @@ class Replicator:
             want.reason,
         )
         self._items[want.id] = item
+        if want.infohash in self._engine.statuses():
+            item.state = "repairing"  # The engine has found pieces missing, and fetches them.
         self._tell_item(item)
 
-    async def _seed(self, row: BundleState) -> None:
-        """Serve what is held; a library folder that went missing is made again."""
+    async def _seed(self, row: BundleState) -> bool:
+        """Serve what is held; a library folder that went missing is made again. False: it isn't whole."""
         try:
             torrent = await self._on_disk(self._store.torrent, row.infohash)
             await self._engine.add(torrent)
         except CuntongError as error:
-            # Its torrent or its files are gone: it is brought again.
+            # Its torrent is gone: it is brought again.
             log.warning("replicator.lost", id=row.id, code=error.code, text=str(error))
             await self._database.call(self._catalogue.remove_state, row.id)
             self._rows.pop(row.id, None)
-            self.look()
-            return
+            return False
+        if self._engine.statuses()[row.infohash].state is not TorrentState.COMPLETE:
+            return False
         shown = await self._on_disk(self._library.revision, row.id)
         if self._config.store.library and shown != row.infohash:
             await self._show_again(row)
+        return True
 
     async def _show_again(self, row: BundleState) -> None:
         want = self._plan.wants.get(row.id)
         if want is None or want.infohash != row.infohash:
             return
+        self._unshown.discard(row.id)
         try:
             await self._materialise(row.id, row.infohash)
-        except CuntongError as error:
-            log.warning("replicator.not-shown", id=row.id, code=error.code, text=str(error))
+        except (OSError, CuntongError) as error:
+            reason = told(error)
+            log.warning("replicator.not-shown", id=row.id, code=reason.code, text=str(reason))
+            self._unshown.add(row.id)
+            self._look_after(RETRY_S)
 
     def _start_waiting(self) -> None:
         """Give free places to those first in the queue."""
@@ -500,11 +535,12 @@ class Replicator:
     async def _bring(self, item: Item, scope: trio.CancelScope) -> None:
         with scope:
             try:
-                await self._begin(item)
-            except StoreError as error:
-                self._delay(item, error.sentence)
-            except (BundleError, SwarmError) as error:
-                await self._refuse(item, error.sentence)
+                try:
+                    await self._begin(item)
+                except (BundleError, SwarmError) as error:
+                    await self._refuse(item, error.sentence)
+            except (OSError, CuntongError) as error:
+                self._delay(item, told(error))
             finally:
                 item.scope = None
         self._tell_swarms()
@@ -556,8 +592,11 @@ class Replicator:
     def _delay(self, item: Item, problem: Sentence) -> None:
         item.state, item.problem = "waiting", problem
         item.retry_at = trio.current_time() + RETRY_S
+        self._look_after(RETRY_S)
+
+    def _look_after(self, seconds: float) -> None:
         assert self._nursery is not None  # noqa: S101 - set by run.
-        self._nursery.start_soon(self._look_later, RETRY_S)
+        self._nursery.start_soon(self._look_later, seconds)
 
     async def _look_later(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -597,6 +636,16 @@ class Replicator:
 
     async def _finish(self, item: Item) -> None:
         """All pieces are here: read them back, show the files, let the old revision go."""
+        while self._items.get(item.id) is item and item.state != "refused":
+            try:
+                await self._try_to_finish(item)
+            except (OSError, StoreError) as error:
+                item.problem = told(error)
+            else:
+                return
+            await trio.sleep(RETRY_S)
+
+    async def _try_to_finish(self, item: Item) -> None:
         try:
             bad = await self._on_disk(self._store.complete, item.infohash)
             if bad:
@@ -605,17 +654,13 @@ class Replicator:
             if self._config.store.library:
                 await self._materialise(item.id, item.infohash)
         except StoreError as error:
-            if error.code == "library.damaged":
-                bad = await self._on_disk(self._store.verify, item.infohash)
-                if bad:
-                    await self._repair(item, bad)
-                    return
-                await self._refuse(item, error.sentence)
+            if error.code != "library.damaged":
+                raise
+            bad = await self._on_disk(self._store.verify, item.infohash)
+            if bad:
+                await self._repair(item, bad)
                 return
-            item.problem = error.sentence
-            await trio.sleep(RETRY_S)
-            if self._items.get(item.id) is item:
-                await self._finish(item)
+            await self._refuse(item, error.sentence)
             return
         except BundleError as error:
             await self._refuse(item, error.sentence)
@@ -787,11 +832,19 @@ class Replicator:
 
     async def _note(self, kind: str, text: Sentence) -> None:
         log.info("replicator.event", kind=kind, code=text.code, text=str(text))
-        await self._database.call(self._catalogue.record_event, kind, text, self._clock.now())
+        try:
+            await self._database.call(self._catalogue.record_event, kind, text, self._clock.now())
+        except StoreError as error:
+            log.warning("replicator.not-recorded", code=error.code)
 
     async def _on_disk(self, function: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
         """Run something that reads or writes much, one at a time: village disks turn slowly."""
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._disk_turn)
+
+
+def told(error: OSError | CuntongError) -> Sentence:
+    """What to tell of an error of the disk."""
+    return error.sentence if isinstance(error, CuntongError) else disk_error(error).sentence
 
 
 def deadline_of(descriptor: Descriptor, place: Division) -> date | None:

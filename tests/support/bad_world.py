@@ -37,7 +37,7 @@ PATIENCE_S = 40.0
 """Nothing here takes a tenth of it on an idle machine; it only ends a test that would hang."""
 ENGLISH = {"LC_ALL": "C.UTF-8", "LANGUAGE": "en"}
 CHINESE = {"LC_ALL": "C.UTF-8", "LANG": "zh_CN.UTF-8", "LANGUAGE": "zh_CN"}
-_TREE = "000000000000"
+_ROOT = Path(__file__).parents[2]
 
 T = TypeVar("T")
 
@@ -111,11 +111,12 @@ def spawn(
     """Start a daemon; its words go to the place's log."""
     with place.log.open("ab") as log:
         place.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "cuntong_daemon", "--data", str(place.paths.root)],
+            [*prefix, sys.executable, "-m", "tests.support.impatient"]
+            + ["--data", str(place.paths.root)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **ENGLISH, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": str(_ROOT), **ENGLISH, **(environment or {})},
             start_new_session=True,
         )
     return place.process

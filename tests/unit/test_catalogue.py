@@ -16,6 +16,7 @@ from cuntong_daemon.catalogue import Catalogue, CatalogueError, open_database
 from cuntong_daemon.catalogue import catalogue as module
 from cuntong_daemon.catalogue.words import Folder
 from cuntong_protocol.divisions import NATION, Division
+from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import sentence
 from tests.support.node import NOW, Published, fill, published
 
@@ -244,6 +245,6 @@ def test_a_database_that_cannot_be_used_says_so(
         path.mkdir()
     else:
         path.write_bytes(content)
-    with pytest.raises(CatalogueError) as caught:
+    with pytest.raises(CuntongError) as caught:
         open_database(path)
     assert caught.value.code == code

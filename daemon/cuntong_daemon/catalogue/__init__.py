@@ -1,7 +1,7 @@
 """What is listed for this node, with search; the node's database."""
 
 from .catalogue import BundleState, Catalogue, Changes, Entry, Event, Summary
-from .database import CatalogueError, Database, open_database
+from .database import CatalogueError, Database, check_database, open_database
 
 __all__ = [
     "BundleState",
@@ -12,5 +12,6 @@ __all__ = [
     "Entry",
     "Event",
     "Summary",
+    "check_database",
     "open_database",
 ]

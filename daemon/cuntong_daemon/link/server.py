@@ -81,7 +81,7 @@ class ChildServer:
         """Serve until cancelled.
 
         Raises:
-            LinkError: `link.port-taken` or `link.cannot-listen` (Fault.CONFIG).
+            LinkError: `link.port-taken` or `link.cannot-listen` (Fault.SYSTEM).
         """
         try:
             listeners = await trio.open_tcp_listeners(self._port, host=self._host)

@@ -149,20 +149,23 @@ def hung_up(state: State) -> LinkError:
 
 
 def cannot_listen(address: str, error: OSError) -> LinkError:
-    """Why the link's port can't be opened."""
+    """Why the link's port can't be opened.
+
+    The system's fault and not the configuration's: the VPN may not be up yet, and starting again mends it.
+    """
     if error.errno == errno.EADDRINUSE:
         return LinkError(
             "link.port-taken",
             N_(
                 "{address} is in use by another program. Change `listen` in config.toml or stop that one."
             ),
-            fault=Fault.CONFIG,
+            fault=Fault.SYSTEM,
             address=address,
         )
     return LinkError(
         "link.cannot-listen",
         N_("Can't listen on {address}: {reason}. Check `listen` in config.toml."),
-        fault=Fault.CONFIG,
+        fault=Fault.SYSTEM,
         address=address,
         reason=error.strerror or str(error),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from pathlib import Path
 
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
@@ -33,6 +34,8 @@ def disk_error(error: OSError) -> StoreError:
 
 _CODE_MASK = 0xFF
 """SQLite's extended codes keep the primary one in the low byte."""
+_SQLITE_NEEDS_BYTES = 64 * 1024
+"""A write-ahead log's index grows by 32 KiB."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -52,7 +55,7 @@ def database_error(error: sqlite3.Error, file: str) -> StoreError:
             file=file,
             reason=str(error),
         )
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code != sqlite3.SQLITE_BUSY and _has_no_room(file)):
         return disk_error(OSError(errno.ENOSPC, ""))
     return StoreError(
         "store.disk-error",
@@ -60,3 +63,12 @@ def database_error(error: sqlite3.Error, file: str) -> StoreError:
         file=file,
         reason=str(error),
     )
+
+
+def _has_no_room(file: str) -> bool:
+    """Whether the disk is full: SQLite says only "disk I/O error" when its shared memory can't grow."""
+    try:
+        room = os.statvfs(Path(file).parent)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < _SQLITE_NEEDS_BYTES

@@ -9,11 +9,13 @@ Every method blocks; call them in a worker thread. They may be called from sever
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from cuntong_protocol.bundle.torrent import Torrent, decode_torrent
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
 
-from .errors import StoreError, disk_error
+from .errors import StoreError, database_error, disk_error
 from .links import link_or_copy
 from .pieces import (
     PieceSet,
@@ -97,14 +99,14 @@ class Store:
 
     def payloads(self) -> list[Payload]:
         """All payloads, complete or not."""
-        with self._lock:
+        with self._transaction():
             rows = self._database.execute(
                 "SELECT infohash, name, size, is_complete FROM store_payloads ORDER BY infohash"
             ).fetchall()
         return [Payload(infohash, name, size, bool(done)) for infohash, name, size, done in rows]
 
     def is_complete(self, infohash: bytes) -> bool:
-        with self._lock:
+        with self._transaction():
             row = self._database.execute(
                 "SELECT is_complete FROM store_payloads WHERE infohash = ?", (infohash,)
             ).fetchone()
@@ -231,16 +233,17 @@ class Store:
         Raises:
             StoreError: `store.disk-error`; what is left is removed by `recover` or by calling again.
         """
-        with self._lock, self._database:
-            self._database.execute("DELETE FROM store_payloads WHERE infohash = ?", (infohash,))
-        torrent_path(self._paths, infohash).unlink(missing_ok=True)
+        with contextlib.suppress(StoreError):  # On a full disk the files must go first.
+            self._forget(infohash)
         place = self._paths.store / infohash.hex()
         try:
+            torrent_path(self._paths, infohash).unlink(missing_ok=True)
             if place.exists():
                 shutil.rmtree(place)
                 sync_folder(self._paths.store)
         except OSError as error:
             raise disk_error(error) from error
+        self._forget(infohash)
 
     def take_incoming(
         self, infohash: bytes, *, checkpoint: Callable[[], None] = no_checkpoint
@@ -296,6 +299,8 @@ class Store:
             The infohashes removed.
         """
         known = {payload.infohash for payload in self.payloads()}
+        if not known:
+            return []  # The database was lost and made anew: what lies here is hashed when it is wanted again.
         removed: list[bytes] = []
         try:
             places = list(self._paths.store.iterdir())
@@ -309,6 +314,19 @@ class Store:
         return removed
 
     # Parts.
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """The database for one thread at a time; what was written counts whole or not at all."""
+        try:
+            with self._lock, self._database:
+                yield
+        except sqlite3.Error as error:
+            raise database_error(error, str(self._paths.database)) from error
+
+    def _forget(self, infohash: bytes) -> None:
+        with self._transaction():
+            self._database.execute("DELETE FROM store_payloads WHERE infohash = ?", (infohash,))
 
     def _complete(self, torrent: Torrent, folder: Path, checkpoint: Callable[[], None]) -> PieceSet:
         bad = verified_pieces(torrent, folder, checkpoint=checkpoint).missing()
@@ -328,7 +346,7 @@ class Store:
         return bad
 
     def _note(self, torrent: Torrent, *, is_complete: bool) -> None:
-        with self._lock, self._database:
+        with self._transaction():
             self._database.execute(
                 "INSERT INTO store_payloads VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (infohash) DO UPDATE SET is_complete = excluded.is_complete",
@@ -347,7 +365,7 @@ class Store:
                 )
 
     def _places(self, root: bytes, length: int, except_for: bytes) -> list[Path]:
-        with self._lock:
+        with self._transaction():
             rows = self._database.execute(
                 "SELECT infohash, path FROM store_files"
                 " WHERE root = ? AND length = ? AND infohash != ? LIMIT ?",

@@ -25,9 +25,9 @@ import libtorrent as lt
 import trio
 
 from cuntong_daemon.paths import DataPaths
-from cuntong_daemon.store.errors import disk_error
+from cuntong_daemon.store.errors import StoreError, disk_error
 from cuntong_daemon.store.pieces import PieceSet, bytes_of
-from cuntong_daemon.store.torrents import load_torrent
+from cuntong_daemon.store.torrents import load_torrent, torrent_path
 from cuntong_protocol.bundle.torrent import Torrent
 from cuntong_protocol.divisions import Tier
 from cuntong_protocol.errors import Fault
@@ -54,7 +54,7 @@ from .settings import IPNetwork
 TICK_S = 1.0
 RESUME_INTERVAL_S = 15.0
 """What a power cut can cost is what arrived in this time, plus half-received pieces."""
-FLUSH_DELAY_S = 0.25
+FLUSH_DELAY_S = 0.1
 FLUSH_PART = 64
 """Flush after 1/64 of a payload, or after `FLUSH_MAX_BYTES`, if that comes before `FLUSH_DELAY_S`."""
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
@@ -565,6 +565,9 @@ class SwarmEngine:
                 await self._in_file_thread(lambda: check_disk(self._paths, entry.infohash, missing))
             except OSError as error:
                 self._fail(entry, error.errno or 0, str(error.strerror), str(error.filename or ""))
+                return
+            except StoreError as error:  # Of something complete; its torrent has gone, too.
+                self._fail(entry, 0, str(error), str(torrent_path(self._paths, entry.infohash)))
                 return
             if not entry.is_gone:
                 await self._enter(entry, torrent, None)

@@ -70,7 +70,7 @@ class Session:
                                 "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
                                 " is the address under [network] swarm not one of this machine?"
                             ),
-                            fault=Fault.CONFIG,
+                            fault=Fault.SYSTEM,  # The VPN may not be up yet: starting again can mend it.
                             address=listen_interfaces(host, port),
                             reason=reason,
                         )

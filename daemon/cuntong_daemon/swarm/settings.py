@@ -27,8 +27,13 @@ PEER_TIMEOUT_S = 16
 """A parent that lost its power answers nothing, and a uTP child that was killed and came back on the same port is
 taken for a duplicate until its old connection has died: about 9 s with this, 60 with libtorrent's 120. It
 costs 30 bytes every 8 s on a connection that moves nothing; complete torrents keep no connections."""
+CONNECT_TIMEOUT_S = 5
+"""A node that has no torrent yet doesn't answer at all; the default of 15 s would be lost each time."""
 UTP_RESENDS = 1
 """A packet that isn't acknowledged for 5 s ends the connection, instead of 17 s; it connects anew."""
+REQUEST_QUEUE_S = 1
+"""How much is asked for ahead on a shared link: several times what fits on it, and a third of the default. With a
+limit of our own, what was asked for waits in the receive buffer, and a crash loses it."""
 RECEIVE_BUFFER_S = 0.25
 """Under a limit of our own the kernel's receive buffer fills up: megabytes that a crash loses, and that go on
 coming after a pause."""
@@ -104,7 +109,9 @@ def session_settings(
         "seeding_outgoing_connections": False,
         "min_reconnect_time": MIN_RECONNECT_S,
         "max_failcount": MAX_FAILCOUNT,
+        "request_queue_time": REQUEST_QUEUE_S if shared else 3,
         "peer_timeout": PEER_TIMEOUT_S,
+        "peer_connect_timeout": CONNECT_TIMEOUT_S,
         "no_connect_privileged_ports": False,
         "ssrf_mitigation": True,
         # Limits count what crosses the link.

@@ -225,8 +225,7 @@ def v1_piece_hash(torrent: Torrent, piece: int, data: bytes | memoryview) -> byt
     torrent.check_piece(piece, data)
     # BEP 3 demands SHA-1; nothing of ours rests on it.
     found = hashlib.sha1(data, usedforsecurity=False)
-    if piece < torrent.piece_count - 1:
-        found.update(bytes(torrent.piece_length - len(data)))
+    found.update(bytes(torrent.piece_length - len(data)))
     return found.digest()
 
 
@@ -346,13 +345,16 @@ def _info(
 
 
 def _v1_files(piece_length: int, files: tuple[TorrentFile, ...]) -> list[Bencoded]:
-    """The files in the order of the tree; every one but the last is padded to a whole piece."""
+    """The files in the order of the tree, each padded to a whole piece.
+
+    The last one too: BEP 47 leaves it open, and this is what the authors' own program and libtorrent make.
+    """
     found: list[Bencoded] = []
     for file in files:
         path: list[Bencoded] = [part.encode() for part in file.path.split("/")]
         found.append({b"length": file.length, b"path": path})
         padding = -file.length % piece_length
-        if padding and file is not files[-1]:
+        if padding:
             pad_path: list[Bencoded] = [b".pad", b"%d" % padding]
             found.append({b"attr": b"p", b"length": padding, b"path": pad_path})
     return found

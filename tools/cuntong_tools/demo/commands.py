@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -143,7 +144,9 @@ class _Show:
         before = self._traffic()
         with self._step(_("Publishing: packing, hashing, signing")):
             out = self._sign("publish", str(folder), str(metadata))
-        self._bundle = next(word for word in out.split() if word.endswith(f"/{SLUG}"))
+        found = re.search(rf"\b[0-9]{{12}}/[0-9]{{6}}/{SLUG}\b", out)
+        assert found is not None  # noqa: S101 - the command succeeded, so it has named the bundle.
+        self._bundle = found[0]
         seconds = self._watch(1)
         self._compare(folder)
         after = self._traffic()

@@ -62,6 +62,7 @@ from cuntong_protocol.bundle.torrent import (
     v1_piece_hash,
 )
 from cuntong_protocol.errors import Fault
+from cuntong_protocol.link.messages import MAX_OBJECT_BYTES
 from cuntong_protocol.texts import N_
 
 from .hashing import Hashed, changed, hash_files, open_source, run_jobs
@@ -380,7 +381,7 @@ class _Build:
         if self._is_hybrid:
             torrent = self._with_v1(target, torrent)
         allowed = torrent_size_limit(size, piece_length, file_count, hybrid=self._is_hybrid)
-        if len(torrent.encode()) > allowed:
+        if len(torrent.encode()) > min(allowed, MAX_OBJECT_BYTES):
             raise BuildError(
                 "build.paths-too-long",
                 N_("The paths are too long on average: shorten them, or cut the content."),
