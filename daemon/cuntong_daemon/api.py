@@ -255,7 +255,7 @@ class Api:
 
     async def _traffic(self, params: dict[str, Any]) -> dict[str, Any]:
         """Bytes over each link since the start, payload and wire, for reports."""
-        totals = self._node.engine.totals
+        totals = await self._node.engine.count()
         return {
             "down": totals.down,
             "up": totals.up,

@@ -1,7 +1,7 @@
 """The one place that builds the services, wires them, and states the order of start and stop.
 
 Each service is entered after all that it relies on, so they stop newest first: local socket, links,
-replicator, metadata, centre, the swarm engine, the database last.
+metadata, replicator, centre, the swarm engine, the databases last.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ GAP_S = 0.01
 GAP_LOGGED_S = 0.25
 """The event loop should never be held up so long; whoever does it is a defect."""
 MAX_NOTICES = 50
+MAX_LOGGED = 20
+"""Names of bundles in the log for one change; a new node's whole catalogue is only counted."""
 
 
 class StartError(CuntongError):
@@ -154,10 +156,14 @@ class Node:
 
     def _replace_listings(self, view: View) -> None:
         changes = self.catalogue.replace_listings(view.listings.values(), self.spool.read_blob)
-        for identifier in changes.added:
-            log.info("catalogue.added", id=identifier)
-        for identifier in changes.changed:
-            log.info("catalogue.changed", id=identifier)
+        for event, identifiers in (
+            ("catalogue.added", changes.added),
+            ("catalogue.changed", changes.changed),
+        ):
+            for identifier in identifiers[:MAX_LOGGED]:
+                log.info(event, id=identifier)
+            if len(identifiers) > MAX_LOGGED:
+                log.info(event, more=len(identifiers) - MAX_LOGGED)
 
     def _report_equivocations(self) -> None:
         parent = self.neighbours.parent

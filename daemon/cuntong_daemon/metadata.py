@@ -181,16 +181,17 @@ class MetadataKeeper:
                 await self._fetch_from([source], Missing(path, MAX_TIMESTAMP_BYTES))
 
     async def _fetch_all(self, wanted: Sequence[Missing], absent: set[str]) -> None:
-        limit = trio.CapacityLimiter(FETCHES_AT_ONCE)
+        # Each task takes the next one: a task for each of 10,000 descriptors would take 100 MiB.
+        waiting = iter(wanted)
 
-        async def one(item: Missing) -> None:
-            async with limit:
+        async def fetch_some() -> None:
+            for item in waiting:
                 if not await self._fetch_from(self._sources(item.path), item):
                     absent.add(item.path)
 
         async with trio.open_nursery() as nursery:
-            for item in wanted:
-                nursery.start_soon(one, item)
+            for _ in range(min(FETCHES_AT_ONCE, len(wanted))):
+                nursery.start_soon(fetch_some)
 
     def _sources(self, path: str) -> list[Source]:
         """Who to ask: for metadata those who announced its authority, newest first; for blobs anybody."""
@@ -204,7 +205,9 @@ class MetadataKeeper:
         """Bring one object into the spool; False when nobody has it (in a usable form)."""
         for source in sources:
             try:
-                base = await trio.to_thread.run_sync(self._base, item.path)
+                base = None
+                if item.path.startswith("metadata/"):
+                    base = await trio.to_thread.run_sync(self._base, item.path)
                 data = await source.fetch(item.path, item.max_bytes, base)
                 if data is None:
                     continue
@@ -223,8 +226,6 @@ class MetadataKeeper:
         return False
 
     def _base(self, path: str) -> tuple[bytes, bytes] | None:
-        if not path.startswith("metadata/"):
-            return None
         found = self._spool.base_for(path)
         return None if found is None else (bytes.fromhex(found[0]), found[1])
 

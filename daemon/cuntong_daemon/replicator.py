@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import partial
 from typing import Literal, TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -42,7 +41,7 @@ from .store.library import Library
 from .store.pieces import PieceSet
 from .store.store import Store
 from .swarm.engine import SwarmEngine
-from .swarm.events import Completed, FileError, SwarmError, TorrentState
+from .swarm.events import Completed, FileError, SwarmError, TorrentState, Unusable
 from .trust.view import View
 
 log = get_logger("replicator")
@@ -154,6 +153,8 @@ class Replicator:
         self._sizes: dict[bytes, int] = {}
         self._items: dict[str, Item] = {}
         self._plan = Plan()
+        self._plan_basis: object = None
+        self._news = 0
         self._demanded: set[str] = set()
         self._introduced: dict[bytes, Sequence[PeerAddress]] = {}
         self._wake = trio.Event()
@@ -197,6 +198,7 @@ class Replicator:
     def set_view(self, view: View) -> None:
         """The verified view has changed; the catalogue's listings have been replaced already."""
         self._view = view
+        self._news += 1
         self._demanded &= view.listings.keys()
         self.look()
 
@@ -319,25 +321,43 @@ class Replicator:
         )
 
     def _make_plan(self, view: View) -> Plan:
-        """Decide about everything. Blocks; runs in the database's thread."""
+        """Decide about everything. Blocks; runs in the database's thread.
+
+        What was wanted and has come by now changes nothing: its room was taken already. So the whole
+        catalogue is only read when one of these has changed, or when something was removed.
+        """
         orders = self._catalogue.orders()
+        demanded = frozenset(self._demanded)
         today = self._today(view)
-        details: dict[str, Callable[[Sentence, int], Want]] = {}
+        basis = (self._news, orders, demanded, today)
+        if basis == self._plan_basis:
+            return self._plan
+        profile = self._profile()
+        details: dict[str, Want] = {}
         licences: dict[str, date] = {}
 
         def candidates() -> Iterator[Candidate]:
             for entry in self._catalogue.bundles():
                 candidate = self._candidate(entry)
-                if candidate.licence.until is not None and entry.id in self._rows:
+                is_liked, reason = judge(
+                    candidate,
+                    profile,
+                    is_ordered=entry.id in orders,
+                    is_needed_below=entry.id in demanded,
+                    today=today,
+                )
+                if not is_liked and not candidate.is_held:
+                    continue  # Nothing of it is kept: most of 10,000 bundles may be meant for others.
+                if candidate.licence.until is not None:
                     licences[entry.id] = candidate.licence.until
-                details[entry.id] = partial(_want, entry.descriptor)
+                details[entry.id] = _want(entry.descriptor, reason)
                 yield candidate
 
         decisions = select(
             candidates(),
-            self._profile(),
+            profile,
             orders,
-            needed_below=self._demanded,
+            needed_below=demanded,
             quota_bytes=self._config.store.quota_bytes,
             today=today,
         )
@@ -345,13 +365,15 @@ class Replicator:
         refusals: dict[str, Sentence] = {}
         short = 0
         for decision in decisions:
-            want = details[decision.id](decision.reason, decision.order)
+            want = details[decision.id]
+            want.reason, want.order = decision.reason, decision.order
             if decision.wanted:
                 wants[decision.id] = want
             else:
                 refusals[decision.id] = decision.reason
                 if _is_short_of_room(decision) and not short:
                     short = want.size
+        self._plan_basis = basis
         return Plan(wants, refusals, licences, short)
 
     def _candidate(self, entry: Entry) -> Candidate:
@@ -432,6 +454,7 @@ class Replicator:
 
     async def _remove(self, row: BundleState, reason: Sentence) -> None:
         """Stop seeding, take it out of sight, free the disk; in this order."""
+        self._plan_basis = None  # There is room now.
         await self._engine.remove(row.infohash)
         await self._on_disk(self._library.remove, row.id)
         await self._on_disk(self._store.delete, row.infohash)
@@ -459,7 +482,7 @@ class Replicator:
             return
         row = self._rows.get(want.id)
         if row is not None and row.infohash == want.infohash:
-            if want.infohash in self._engine.statuses():
+            if self._engine.status(want.infohash) is not None:
                 if row.id in self._unshown:
                     await self._show_again(row)
                 return
@@ -476,7 +499,7 @@ class Replicator:
             want.reason,
         )
         self._items[want.id] = item
-        if want.infohash in self._engine.statuses():
+        if self._engine.status(want.infohash) is not None:
             item.state = "repairing"  # The engine has found pieces missing, and fetches them.
         self._tell_item(item)
 
@@ -491,7 +514,8 @@ class Replicator:
             await self._database.call(self._catalogue.remove_state, row.id)
             self._rows.pop(row.id, None)
             return False
-        if self._engine.statuses()[row.infohash].state is not TorrentState.COMPLETE:
+        status = self._engine.status(row.infohash)
+        if status is None or status.state is not TorrentState.COMPLETE:
             return False
         shown = await self._on_disk(self._library.revision, row.id)
         if self._config.store.library and shown != row.infohash:
@@ -626,6 +650,10 @@ class Replicator:
                 if item is not None and item.state != "refused":
                     item.state = "unpacking"
                     self._nursery.start_soon(self._finish, item)
+            elif isinstance(event, Unusable):
+                if item is not None and item.state != "refused":
+                    item.state = "refused"
+                    self._nursery.start_soon(self._refuse, item, event.problem)
             elif isinstance(event, FileError):
                 await self._note("disk", event.problem)
                 if item is not None:
@@ -787,7 +815,7 @@ class Replicator:
 
     async def _repair(self, item: Item, bad: PieceSet) -> None:
         item.state = "repairing"
-        if item.infohash not in self._engine.statuses():
+        if self._engine.status(item.infohash) is None:
             await self._engine.add(await self._on_disk(self._store.torrent, item.infohash))
         await self._engine.repair(item.infohash, bad)
         item.told = -1
@@ -807,7 +835,7 @@ class Replicator:
             parent.report_status(items)
 
     def _tell_item(self, item: Item) -> None:
-        status = self._engine.statuses().get(item.infohash)
+        status = self._engine.status(item.infohash)
         permille = 0 if status is None else min(999, int(status.progress * 1000))
         step = permille // PROGRESS_STEP_PERMILLE
         if step == item.told:
@@ -860,7 +888,7 @@ def end_of_day_s(day: date) -> int:
     return (day - date(1970, 1, 1) + timedelta(days=1)) // timedelta(seconds=1)
 
 
-def _want(descriptor: Descriptor, reason: Sentence, order: int) -> Want:
+def _want(descriptor: Descriptor, reason: Sentence) -> Want:
     limit = torrent_size_limit(
         descriptor.payload_size,
         descriptor.piece_length,
@@ -875,7 +903,7 @@ def _want(descriptor: Descriptor, reason: Sentence, order: int) -> Want:
         descriptor.payload_size,
         min(limit, MAX_OBJECT_BYTES),
         reason,
-        order,
+        -1,
     )
 
 

@@ -11,9 +11,11 @@ import pytest
 from cuntong_daemon.trust.federation import Profile
 from cuntong_protocol.divisions import NATION
 from tests.support.trust_checks import assert_refused, codes, state
+from tests.support.trust_checks import no_sync as no_sync
 from tests.support.trust_repo import COUNTY, PROVINCE, START, Node, TestClock, World
 
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("no_sync")
 BOATS = f"{COUNTY}/202611/dragon-boats"
 WRONG = [
     datetime(1970, 1, 1, tzinfo=UTC),

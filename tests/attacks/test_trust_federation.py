@@ -13,6 +13,7 @@ from cuntong_protocol.divisions import NATION, Division
 from cuntong_protocol.trust.members import Member
 from cuntong_protocol.trust.names import TrustError
 from tests.support.trust_checks import assert_refused, codes, state
+from tests.support.trust_checks import no_sync as no_sync
 from tests.support.trust_repo import (
     COUNTY,
     OTHER_COUNTY,
@@ -30,6 +31,7 @@ from tests.support.trust_repo import (
 )
 
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("no_sync")
 BOATS = f"{COUNTY}/202611/dragon-boats"
 
 

@@ -20,9 +20,11 @@ from cuntong_daemon.trust.floors import MAX_EQUIVOCATIONS, Floors
 from cuntong_protocol.divisions import NATION
 from cuntong_protocol.trust.names import TrustError
 from tests.support.trust_checks import assert_refused, codes, state
+from tests.support.trust_checks import no_sync as no_sync
 from tests.support.trust_repo import PROVINCE, START, Node, World
 
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("no_sync")
 ROOT = Path(__file__).resolve().parents[2]
 YUEJU = f"{PROVINCE}/202611/yueju"
 
@@ -245,3 +247,27 @@ def test_thief_who_equivocates_without_end_fills_no_disk(node: Node, world: Worl
         node.federation.refresh()
     assert len(node.federation.refresh().view.equivocations) == MAX_EQUIVOCATIONS
     assert_refused(node, before, "trust.equivocation", world.province)
+
+
+def test_floors_and_catalogue_reach_the_disk_in_order(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut can't be made here; that the files are synced before the commit that counts can."""
+    node = Node(tmp_path / "durable", durable=True)
+    node.bootstrap(world.nation)
+    node.carry(world.nation)
+    database = node.federation._floors._db
+    assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+    order: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: order.append(Path(f"/proc/self/fd/{number}").readlink().name)
+    )
+    database.set_trace_callback(lambda sql: order.append(sql.split(maxsplit=1)[0]))
+    node.federation.refresh()
+    database.set_trace_callback(None)
+    commit = order.index("COMMIT")
+    synced = [name for name in order[:commit] if name.startswith(".tmp-")]
+    assert len(synced) == len(list((node.paths.trusted / world.nation.code).glob("*.json")))
+    assert order[commit - 1] != str(world.nation.code)
+    assert str(world.nation.code) in order[:commit]
+    node.close()

@@ -21,10 +21,12 @@ import pytest
 from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
 
+from tests.support.trust_checks import no_sync as no_sync
 from tests.support.trust_repo import COUNTY, NATION, START, Node, Repository, World
 
-CASES = int(os.environ.get("FUZZ_CASES", "150"))
+CASES = int(os.environ.get("FUZZ_CASES", "100"))
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("no_sync")
 STRANGE: list[Any] = [
     None,
     True,

@@ -12,6 +12,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from cuntong_protocol.trust.names import TrustError
 from tests.support.trust_checks import assert_refused, codes, state
+from tests.support.trust_checks import no_sync as no_sync
 from tests.support.trust_repo import (
     COUNTY,
     PROVINCE,
@@ -25,6 +26,7 @@ from tests.support.trust_repo import (
 )
 
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 @pytest.fixture
@@ -494,3 +496,35 @@ def test_root_that_replaces_the_online_key_by_nobodys_does_not_make_a_node_ask_f
         PROVINCE, "2.root.json", world.province.files["2.root.json"]
     )
     assert_refused(node, before, "trust.bad-signature", world.province)
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "202611"])
+def test_true_as_a_version_number_is_refused(node: Node, world: World, role: str) -> None:
+    """Python counts `true` as 1; a file named after it would never be found again."""
+    fresh = Node(node.paths.root / "fresh")
+    fresh.bootstrap(world.nation)
+    nation = world.nation
+    name = "timestamp.json" if role == "timestamp" else f"1.{role}.json"
+    kind = {"timestamp": Timestamp, "snapshot": Snapshot}.get(role, Targets)
+    signed = Metadata[kind].from_bytes(nation.files[name]).signed
+    signed.version = True
+    key = nation.targets_key if role == "202611" else nation.online_key
+    nation.files[name] = sign(signed, [key])
+    if role == "snapshot":
+        nation.sign_timestamp()
+    refresh = fresh.sync(nation)
+    assert "trust.bad-version" in codes(refresh)
+    assert not refresh.view.listings
+    assert refresh.view.is_complete
+    fresh.close()
+
+
+def test_true_as_a_hash_or_a_length_is_not_listed(node: Node, world: World) -> None:
+    for number, field in enumerate(("hashes", "length")):
+        bundle = world.province.list_bundle(f"odd-{number}")
+        target = world.province.roles["202611"].targets[bundle]
+        setattr(target, field, {"sha256": True} if field == "hashes" else True)
+    world.province.publish(now=START + DAY)
+    refresh = node.sync(*world.all)
+    assert codes(refresh) <= {"trust.bad-custom", "trust.malformed"}
+    assert not [bundle for bundle in refresh.view.listings if "odd" in bundle]

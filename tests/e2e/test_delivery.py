@@ -47,9 +47,7 @@ def test_text_costs_a_village_little_of_its_link(world: World, tmp_path: Path) -
         assert share <= MOST_OF_TEXT
 
 
-def test_revision_of_one_file_costs_a_village_hardly_anything(
-    world: World, tmp_path: Path
-) -> None:
+def test_revision_of_one_file_costs_a_village_hardly_anything(world: World, tmp_path: Path) -> None:
     folder = text_collection(tmp_path / "poetry")
     world.start()
     first = world.publish(world.nation, folder)
@@ -113,9 +111,7 @@ def test_revision_takes_over_while_the_former_is_still_downloading(
         assert payload < second.payload_bytes + 3 * size
 
 
-def test_bundle_nobody_subscribed_to_comes_when_it_is_ordered(
-    world: World, tmp_path: Path
-) -> None:
+def test_bundle_nobody_subscribed_to_comes_when_it_is_ordered(world: World, tmp_path: Path) -> None:
     folder = make_films(tmp_path / "opera", [200_000], seed=5)
     for place in (world.county, *world.villages):
         world.subscribe(place, 'categories = ["book"]')

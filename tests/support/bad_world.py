@@ -11,6 +11,7 @@ import atexit
 import functools
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,8 @@ PATIENCE_S = 40.0
 """Nothing here takes a tenth of it on an idle machine; it only ends a test that would hang."""
 ENGLISH = {"LC_ALL": "C.UTF-8", "LANGUAGE": "en"}
 CHINESE = {"LC_ALL": "C.UTF-8", "LANG": "zh_CN.UTF-8", "LANGUAGE": "zh_CN"}
+_DAEMON = [sys.executable, "-m", "tests.support.impatient"]
+_TOOL = [sys.executable, "-m", "cuntong_tools"]
 _ROOT = Path(__file__).parents[2]
 
 T = TypeVar("T")
@@ -111,8 +114,7 @@ def spawn(
     """Start a daemon; its words go to the place's log."""
     with place.log.open("ab") as log:
         place.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "tests.support.impatient"]
-            + ["--data", str(place.paths.root)],
+            [*prefix, *_DAEMON, "--data", _inside(place)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -120,6 +122,11 @@ def spawn(
             start_new_session=True,
         )
     return place.process
+
+
+def _inside(place: Place) -> str:
+    """The data directory as its daemon sees it, when `place` is seen through `SmallDisk.seen`."""
+    return re.sub(r"^/proc/[0-9]+/root", "", str(place.paths.root))
 
 
 def refusal(
@@ -169,7 +176,9 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def assert_same(published: Path, shown: Path) -> None:
     """Byte for byte."""
-    assert files_below(shown) == files_below(published)
+    wanted, found = files_below(published), files_below(shown)
+    assert sorted(found) == sorted(wanted)
+    assert [path for path in wanted if wanted[path] != found[path]] == []
 
 
 def assert_never_half(world: World, place: Place) -> None:
@@ -207,8 +216,7 @@ def tool(
     """A command as an administrator types it; with `--passphrase-fd 0` when passphrases are given."""
     secret = [] if passphrases is None else ["--passphrase-fd", "0"]
     return subprocess.run(
-        [*prefix, sys.executable, "-m", "cuntong_tools", *arguments]
-        + ["--data", str(place.paths.root), *secret],
+        [*prefix, *_TOOL, *arguments, "--data", _inside(place), *secret],
         input=passphrases or "",
         capture_output=True,
         text=True,
@@ -291,16 +299,19 @@ def running_world(folder: Path) -> Iterator[World]:
 
 
 class SmallDisk:
-    """A real file system of a few megabytes, mounted in a namespace that only the daemons inside share.
+    """A real file system of a few megabytes, mounted in a namespace of its own: no root is needed.
 
-    Outside it is seen below `path` (through /proc), so tests can fill it and look into it.
+    Tests look into it through `/proc/<pid>/root`. SQLite doesn't get through there (it resolves links by itself), so
+    daemons are started inside.
     """
 
     def __init__(self, target: Path, size: int) -> None:
         target.mkdir(parents=True, exist_ok=True)
         self._target = target
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        script = f"mount -t tmpfs -o size={size},mode=755 tmpfs '{target}' && echo ready && exec cat"
+        script = (
+            f"mount -t tmpfs -o size={size},mode=755 tmpfs '{target}' && echo ready && exec cat"
+        )
         self._holder = subprocess.Popen(
             ["unshare", *user, "--mount", "--propagation", "private", "sh", "-c", script],
             stdin=subprocess.PIPE,
@@ -311,11 +322,15 @@ class SmallDisk:
         if self._holder.stdout.readline() != b"ready\n":
             self.close()
             pytest.skip("this machine lets nobody mount a small disk in a namespace")
-        self.path = Path(f"/proc/{self._holder.pid}/root{target}")
+        self.path = self.seen(target)
+
+    def seen(self, path: Path) -> Path:
+        """How a path of the namespace is reached from outside."""
+        return Path(f"/proc/{self._holder.pid}/root{path}")
 
     @property
     def prefix(self) -> list[str]:
-        """Put before a command, it runs where the disk is mounted."""
+        """Put before a command, it runs inside."""
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         return ["nsenter", *user, "--mount", "--target", str(self._holder.pid), "--"]
 
@@ -327,10 +342,18 @@ class SmallDisk:
             capture_output=True,
         )
 
-    def free(self) -> int:
+    def used(self) -> int:
         """Bytes."""
         found = os.statvfs(self.path)
-        return found.f_bavail * found.f_frsize
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    def clear(self) -> None:
+        """Remove everything on it."""
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def close(self) -> None:
         self._holder.kill()
@@ -351,7 +374,12 @@ def small_disk(target: Path, size: int) -> Iterator[SmallDisk]:
 
 def fake_time(moment: str) -> dict[str, str]:
     """Environment in which a process's wall clock starts at `moment` ("2000-01-01 00:00:00")."""
-    for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"):
+    for folder in (
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+    ):
         found = Path(folder) / "faketime" / "libfaketime.so.1"
         if found.exists():
             return {

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+
+import pytest
 
 from cuntong_daemon.trust.view import Refresh
 from cuntong_protocol.trust.rules import Listing
 from tests.support.trust_repo import Node, Repository
 
 State = tuple[Mapping[str, Listing], frozenset[str], tuple[tuple[str, int, str], ...]]
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that don't cut the power need not wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def state(node: Node) -> State:

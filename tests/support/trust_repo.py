@@ -323,12 +323,15 @@ class Node:
         *,
         profile: Profile = "tolerant",
         clock: TestClock | None = None,
+        durable: bool = False,
     ) -> None:
+        """Make the node; a test that doesn't cut the power need not wait for the disk (`durable`)."""
         root.mkdir(parents=True, exist_ok=True)
         self.paths = DataPaths(root)
         self.code = code
         self.profile: Profile = profile
         self.clock = clock or TestClock()
+        self.durable = durable
         self.federation = self.open()
 
     def open(self) -> Federation:
@@ -336,6 +339,8 @@ class Node:
         self.federation = Federation(
             self.paths, code=self.code, profile=self.profile, clock=self.clock
         )
+        if not self.durable:
+            self.federation._floors._db.execute("PRAGMA synchronous=OFF")
         return self.federation
 
     def restart(self) -> None:

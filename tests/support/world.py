@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,16 +182,19 @@ class World:
         traffic = self.traffic(place)
         return int(traffic["down_wire"]) + int(traffic["up_wire"])
 
-    def served_to(self, place: Place, senders: Iterable[Place]) -> int:
-        """Payload bytes that these places sent to another; they must not have been restarted."""
-        return sum(
-            int(self.traffic(sender)["peers"].get(place.address, {}).get("up", 0))
-            for sender in senders
-        )
+    def sent_to(self, receiver: Place, sender: Place) -> int:
+        """Payload bytes that one place has sent to another since the sender's start."""
+        counted: dict[str, Any] = {}
 
-    def until(
-        self, what: str, condition: Callable[[], object], timeout_s: float = WAIT_S
-    ) -> float:
+        def are_all_claimed() -> bool:
+            # A connection's bytes are looked at once a second, a torrent's at once.
+            counted.update(self.traffic(sender))
+            return sum(peer["up"] for peer in counted["peers"].values()) == counted["up"]
+
+        self.until(f"{sender.name} has counted what it sent", are_all_claimed)
+        return int(counted["peers"].get(receiver.address, {}).get("up", 0))
+
+    def until(self, what: str, condition: Callable[[], object], timeout_s: float = WAIT_S) -> float:
         """Wait until a condition holds; a daemon that doesn't answer counts as "not yet".
 
         Returns:
@@ -211,9 +214,7 @@ class World:
                 raise AssertionError(f"Not within {timeout_s:.0f} s: {what}\n{self.report()}")
             time.sleep(POLL_S)
 
-    def until_complete(
-        self, bundle: Bundle, *places: Place, timeout_s: float = WAIT_S
-    ) -> float:
+    def until_complete(self, bundle: Bundle, *places: Place, timeout_s: float = WAIT_S) -> float:
         """Wait until places show a bundle's files (all places, if none is named)."""
         chosen = places or tuple(place for place in self.all if place.process is not None)
         names = ", ".join(place.name for place in chosen)

@@ -22,7 +22,7 @@ from cuntong_daemon.store.library import Library
 from cuntong_daemon.store.store import Store
 from cuntong_daemon.store.torrents import payload_folder
 from cuntong_daemon.swarm.engine import SwarmEngine
-from cuntong_daemon.swarm.events import Completed
+from cuntong_daemon.swarm.events import Completed, TorrentState, Unusable
 from cuntong_protocol.bundle import bencode, torrent
 from cuntong_protocol.bundle.bencode import Bencoded
 from cuntong_protocol.bundle.descriptor import decode_descriptor, encode_descriptor
@@ -524,6 +524,32 @@ async def test_a_client_that_knows_only_v1_reads_every_piece(
                         data += found[9:]
                     expected = made.v1_pieces[piece * SHA1 : (piece + 1) * SHA1]
                     assert hashlib.sha1(data, usedforsecurity=False).digest() == expected
+
+
+async def test_a_publisher_whose_v1_hashes_are_wrong_is_found_out(tmp_path: Path) -> None:
+    """Nodes that have the content can't tell: v2 is right. The first that downloads it can."""
+    contents = {f"files/{number}": noise(number, PIECE) for number in range(9)}
+    plain = v2_torrent(contents)
+    made = make_hybrid(plain, (bytes(SHA1) for _ in range(plain.piece_count)))
+    assert decode_torrent(made.encode()) == made
+    write_payload(DataPaths(tmp_path / "a"), made, contents)
+    async with (
+        running(make_engine(tmp_path / "a", Tier.COUNTY)) as county,
+        running(make_engine(tmp_path / "b", Tier.VILLAGE)) as village,
+    ):
+        await county.add(made)
+        await completed(county, made)
+        await village.add(made)
+        village.connect_peers(made.infohash, [county.address])
+        with trio.fail_after(60):
+            event = await village.wait_event()
+        assert isinstance(event, Unusable)
+        status = village.statuses()[made.infohash]
+        assert status.state is TorrentState.ERROR
+        assert status.problem == event.problem
+        assert event.problem.code == "swarm.inconsistent-hashes"
+        await village.remove(made.infohash)
+        assert not village.statuses()
 
 
 class _Reader:

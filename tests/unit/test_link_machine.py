@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import pytest
 
 from cuntong_protocol.errors import Fault
@@ -33,9 +34,11 @@ from cuntong_protocol.link.messages import (
     Refused,
     Report,
     Welcome,
+    check_message,
 )
 from cuntong_protocol.link.states import TRANSITIONS, Role, State, next_state
 from cuntong_protocol.texts import sentence
+from cuntong_protocol.trust.names import MAX_TIMESTAMP_BYTES, MAX_VERSION
 from tests.support.link_world import COUNTY, T0, VILLAGE, hello, welcome
 
 WHY = sentence("node.removed", "{node} was removed.", node=VILLAGE)
@@ -447,3 +450,9 @@ def test_bye_from_either_side_closes() -> None:
     assert pair.parent.state is State.CLOSED
     with pytest.raises(LinkError):
         pair.parent.send(Certificate("x"), pair.now)
+
+
+def test_evidence_fits_whatever_an_authority_has_signed() -> None:
+    """Whoever equivocates chooses the length of its timestamps; those below must be able to say so."""
+    evidence = {"version": MAX_VERSION, "first": "a" * 64, "second": bytes(MAX_TIMESTAMP_BYTES)}
+    check_message(Report("equivocation", msgspec.json.encode(evidence)))

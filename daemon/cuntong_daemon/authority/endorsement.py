@@ -1,4 +1,4 @@
-"""How a parent takes an authority into the federation: request, endorsement, response (SPEC 4.2, 4.5, 5.1).
+"""How a parent takes an authority into the federation: request, endorsement, response (SPEC 4.5, 4.10, 5.1).
 
 The request holds what the parent shall vouch for, and nothing secret. It travels on a stick; what makes it
 trustworthy is the fingerprint over all of it, which the parent compares with the one on the paper form.

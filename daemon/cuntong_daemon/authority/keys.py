@@ -1,4 +1,4 @@
-"""The keys of an authority: encrypted files on memory sticks, found by key id (SPEC 4.1).
+"""The keys of an authority: encrypted files on memory sticks, found by key id (SPEC 4.11).
 
 A key file is ordinary encrypted PKCS#8 in PEM (`openssl pkey` reads it), with a few lines before it that
 say whose key it is. These lines are only a label to find the key by: once decrypted, the key's real id is

@@ -1,4 +1,4 @@
-"""When to dial a parent again: twice as long after each failure, never all children at once."""
+"""When to dial a parent again: twice as long after each failure, never all children at once (SPEC 6.6)."""
 
 from __future__ import annotations
 

@@ -271,6 +271,9 @@ class ParentLink:
             now = trio.current_time()
             if self._session is session:
                 self._failed(candidate, reason, lasted_s=now - began)
+                # Those further away are needed now. That one of them refused us was when both were new, perhaps.
+                for other in self._candidates[index + 1 :]:
+                    other.backoff.next_try_at = min(other.backoff.next_try_at, now)
             else:
                 candidate.backoff.next_try_at = now
         finally:

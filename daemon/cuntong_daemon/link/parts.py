@@ -1,4 +1,4 @@
-"""Encoded bytes of transfers that aren't finished, kept over reconnects and restarts.
+"""Encoded bytes of transfers that aren't finished, kept over reconnects and restarts (SPEC 6.3).
 
 One file a transfer: 4 bytes of length, a msgpack header, the encoded bytes so far. Nothing is fsynced:
 what a power cut spoils fails the hash at the end and is fetched again from the start.

@@ -1,4 +1,4 @@
-"""Whom a place is introduced to (DESIGN 7).
+"""Whom a place is introduced to (SPEC 7.5, DESIGN 7).
 
 Its parents first, nearest first. Siblings trade where links are fast and their own: provinces, cities and
 counties. Below the county they don't, since what a village sends up delays its own acknowledgements, and in a

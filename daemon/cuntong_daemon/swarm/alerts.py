@@ -70,6 +70,13 @@ class DiskError:
 
 
 @dataclass(frozen=True, slots=True)
+class Inconsistent:
+    """Content that passes its v2 check contradicts the v1 hashes of its hybrid torrent, which has stopped."""
+
+    infohash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     infohash: bytes
     host: str
@@ -134,6 +141,9 @@ class AlertsLost:
     pass
 
 
+_INCONSISTENT_HASHES = 217
+"""libtorrent's number for it; Python has no name."""
+
 Alert = (
     Listening
     | ListenFailed
@@ -144,6 +154,7 @@ Alert = (
     | PieceFinished
     | PieceRefused
     | DiskError
+    | Inconsistent
     | Connected
     | ResumeSaved
     | ResumeFailed
@@ -192,6 +203,11 @@ def translate(alert: lt.alert) -> Alert | None:
                 alert.error.value() if system else 0,
                 alert.error.message(),
             )
+        case lt.torrent_error_alert():
+            error = alert.error
+            if (error.category().name(), error.value()) != ("libtorrent", _INCONSISTENT_HASHES):
+                return None  # Disks' errors come as alerts of their own.
+            return Inconsistent(_infohash(alert))
         case lt.cache_flushed_alert():
             return Flushed(_infohash(alert))
         case lt.add_torrent_alert():

@@ -46,6 +46,7 @@ from .events import (
     TorrentState,
     TorrentStatus,
     Totals,
+    Unusable,
 )
 from .resume import VERSION, Resume, resume_path, write_resume
 from .session import Session, open_session
@@ -142,6 +143,7 @@ class SwarmEngine:
         self._box = EventBox()
         self._accounting = Accounting()
         self._wire = al.Wire(0, 0)
+        self._counted = trio.Event()
         self._dirty = trio.Event()
         self._hash_limiter = trio.CapacityLimiter(1)
         self._file_limiter = trio.CapacityLimiter(1)
@@ -168,9 +170,25 @@ class SwarmEngine:
             self._accounting.by_host(),
         )
 
+    async def count(self) -> Totals:
+        """Bytes up to this moment; `totals` may be a second old."""
+        counted = self._counted
+        if self._session is None:
+            await trio.lowlevel.checkpoint()
+            return self.totals
+        self._session.post_torrent_updates(0)
+        self._session.post_session_stats()
+        await counted.wait()
+        return self.totals
+
     def statuses(self) -> Mapping[bytes, TorrentStatus]:
         """A snapshot of all torrents."""
         return {infohash: self._status(entry) for infohash, entry in self._entries.items()}
+
+    def status(self, infohash: bytes) -> TorrentStatus | None:
+        """A snapshot of one torrent; None when it wasn't added."""
+        entry = self._entries.get(infohash)
+        return None if entry is None else self._status(entry)
 
     async def wait_event(self) -> Event:
         """The next event; one consumer."""
@@ -373,6 +391,8 @@ class SwarmEngine:
                     self._accounting.begin(infohash, host, port)
             case al.Wire():
                 self._wire = alert
+                self._counted.set()
+                self._counted = trio.Event()
             case al.Finished(infohash):
                 if entry := self._entries.get(infohash):
                     self._finish(entry)
@@ -390,6 +410,9 @@ class SwarmEngine:
             case al.DiskError(infohash, file, number, reason):
                 if entry := self._entries.get(infohash):
                     self._fail(entry, number, reason, file)
+            case al.Inconsistent(infohash):
+                if entry := self._entries.get(infohash):
+                    self._give_up(entry)
             case al.Added(infohash, handle, error):
                 entry = self._entries.get(infohash)
                 if entry is not None and not entry.added.is_set():
@@ -553,6 +576,21 @@ class SwarmEngine:
         entry.retry_at = trio.current_time() + entry.retry_delay
         entry.retry_delay = min(entry.retry_delay * 2, RETRY_MAX_S)
         self._box.put(FileError(entry.infohash, entry.problem, is_full))
+
+    def _give_up(self, entry: _Entry) -> None:
+        """The publisher's own fault: nobody sends anything better."""
+        if entry.is_gone:
+            return
+        if entry.handle is not None and self._session is not None:
+            self._session.remove_torrent(entry.handle)
+        entry.handle, entry.progress = None, None
+        entry.state = TorrentState.ERROR
+        entry.problem = sentence(
+            "swarm.inconsistent-hashes",
+            N_("The two kinds of hashes in the torrent {name} contradict each other."),
+            name=entry.name,
+        )
+        self._box.put(Unusable(entry.infohash, entry.problem))
 
     async def _retry(self, entry: _Entry) -> None:
         async with entry.lock:

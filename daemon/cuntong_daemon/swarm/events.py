@@ -94,6 +94,14 @@ class FileError:
 
 
 @dataclass(frozen=True, slots=True)
+class Unusable:
+    """What the publisher signed contradicts itself; the torrent has stopped for good."""
+
+    infohash: bytes
+    problem: Sentence
+
+
+@dataclass(frozen=True, slots=True)
 class HashFailed:
     """Peers sent pieces that didn't match; nothing of them is kept."""
 
@@ -101,7 +109,7 @@ class HashFailed:
     pieces: int
 
 
-Event = Completed | FileError | HashFailed
+Event = Completed | FileError | Unusable | HashFailed
 
 
 class EventBox:

@@ -1,4 +1,4 @@
-"""What a torrent had when its files were last made durable: `resume/<v2 infohash>`.
+"""What a torrent had when its files were last made durable: `resume/<v2 infohash>` (SPEC 7.4).
 
 Only pieces that were written and fsynced before the file was are in it, so it may be believed after a power
 cut. libtorrent's own resume data isn't kept: with v2 it holds 32 bytes for each 16 KiB of content.

@@ -29,8 +29,9 @@ taken for a duplicate until its old connection has died: about 9 s with this, 60
 costs 30 bytes every 8 s on a connection that moves nothing; complete torrents keep no connections."""
 CONNECT_TIMEOUT_S = 5
 """A node that has no torrent yet doesn't answer at all; the default of 15 s would be lost each time."""
-UTP_RESENDS = 1
-"""A packet that isn't acknowledged for 5 s ends the connection, instead of 17 s; it connects anew."""
+UTP_RESENDS = 3
+"""libtorrent's own. It begins with half a second: with 1, a packet that is lost twice ended the connection for the
+sender after a second, and the receiver waited 9 s for nothing."""
 REQUEST_QUEUE_S = 1
 """How much is asked for ahead on a shared link: several times what fits on it, and a third of the default. With a
 limit of our own, what was asked for waits in the receive buffer, and a crash loses it."""

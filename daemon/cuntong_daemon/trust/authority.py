@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 
-from tuf.api._payload import Root, Snapshot, Targets, Timestamp
+from tuf.api._payload import Root, Targets
 from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,
@@ -25,7 +26,6 @@ from cuntong_protocol.trust.custom import (
 from cuntong_protocol.trust.names import (
     MAX_ROOT_BYTES,
     MAX_TIMESTAMP_BYTES,
-    MAX_VERSION,
     MEMBERS,
     PROMOTED,
     ROOT,
@@ -34,6 +34,7 @@ from cuntong_protocol.trust.names import (
     TIMESTAMP,
     WITHDRAWN,
     TrustError,
+    is_version,
     metadata_path,
     timestamp_path,
 )
@@ -44,10 +45,10 @@ from .accepted import (
     load_accepted,
     read_accepted,
     sha256_of,
-    signed_at,
 )
 from .fetcher import SpoolFetcher
 from .floors import Accepted, Equivocation, Floor, Floors, RoleFile
+from .judging import check_root, compare_timestamps, countable, proven_time
 from .members import MembersReader
 from .roles import lacking, load_roles, why_stuck
 from .spool import Spool
@@ -56,7 +57,6 @@ from .verifier import (
     Verification,
     explain,
     is_signed_timestamp,
-    parse_timestamp,
 )
 from .view import Missing
 
@@ -83,6 +83,7 @@ class Authority:
         self.code = code
         self._spool = spool
         self._floors = floors
+        self._scratch = spool.paths.trusted / ".verify"
         self.floor: Floor | None = floors.load(code)
         self.accepted: AcceptedCatalogue | None = None
         self.problem: Sentence | None = None
@@ -93,6 +94,7 @@ class Authority:
         self._suspect: str | None = None
         self._probed: tuple[str, int] | None = None
         self._tried: object = None
+        self._seen: frozenset[str] = frozenset()
         self._next_root = 0
         self._is_void = False
         self._look_at_root()
@@ -112,19 +114,10 @@ class Authority:
         return Contents() if self.accepted is None else self.accepted.contents
 
     def wants(self, version: int, sha256: str) -> bool:
-        """Whether a timestamp that somebody announces is news."""
-        if sha256 in self._refused:
-            return False
-        documents = None if self.floor is None else self.floor.documents
-        for known in (
-            None if documents is None else documents.timestamp,
-            self._spool.read_spooled(self.code, _TIMESTAMP_NAME),
-        ):
-            if known is not None and sha256_of(known) == sha256:
-                return False
-        # A lower version is looked at once, too: after the theft of an online key a new root makes
+        """Whether a timestamp that somebody announces is news. Any thread may ask."""
+        # A lower version is looked at, too, once: after the theft of an online key a new root makes
         # versions start again, and this is how a node learns of it.
-        return version >= 1
+        return version >= 1 and sha256 not in self._seen
 
     # -- Updating --------------------------------------------------------------------------------
 
@@ -137,6 +130,7 @@ class Authority:
         """Start (afresh) with another root."""
         self._floors.begin_epoch(self.code, epoch, anchor, proven_time)
         self._probed = None
+        self.waiting = ()
         self._reload()
 
     def raise_epoch(self, epoch: int) -> None:
@@ -180,7 +174,10 @@ class Authority:
             clock: This machine's, in the strict profile; None in the tolerant one.
         """
         try:
-            self._update(enrolled, above, clock)
+            try:
+                self._update(enrolled, above, clock)
+            finally:
+                shutil.rmtree(self._scratch, ignore_errors=True)
         except (OSError, sqlite3.Error) as error:
             self.problem = TrustError(
                 "trust.cannot-write",
@@ -192,6 +189,17 @@ class Authority:
             ).sentence
             self._tried = None  # The next refresh may find room.
             self._reload_quietly()
+        self._remember_seen()
+
+    def _remember_seen(self) -> None:
+        documents = None if self.floor is None else self.floor.documents
+        known = (
+            None if documents is None else documents.timestamp,
+            self._spool.read_spooled(self.code, _TIMESTAMP_NAME),
+        )
+        self._seen = frozenset(
+            (*self._refused, *(sha256_of(one) for one in known if one is not None))
+        )
 
     def _reload_quietly(self) -> None:
         try:
@@ -278,7 +286,7 @@ class Authority:
     ) -> bool:
         """One run. True when another one may get further."""
         offered = self._spool.read_spooled(self.code, _TIMESTAMP_NAME)
-        if offered is not None and self._is_equivocation(offered, documents):
+        if offered is not None and self._is_second(offered, documents):
             return True
         own = enrolled if self._is_void else floor.proven_time
         reference = max(
@@ -287,9 +295,7 @@ class Authority:
         fetcher = SpoolFetcher(lambda name: self._read(name, documents))
         good = self._good_files(floor)
         try:
-            run = Verification(
-                self._spool.paths.trusted / ".verify", documents, good, fetcher, reference
-            )
+            run = Verification(self._scratch, documents, good, fetcher, reference)
         except RepositoryError as error:
             self.problem = explain(self.code, error).sentence
             return False
@@ -298,14 +304,14 @@ class Authority:
         problems: tuple[Sentence, ...] = ()
         try:
             run.refresh()
-            self._check_root(run, max(above, clock or above))
+            check_root(self.code, run, max(above, clock or above))
             roles, problems = load_roles(self.code, run)
         except (RepositoryError, DownloadError, TrustError) as error:
             if isinstance(error.__cause__, OSError):  # The spool can't be read: no file is bad.
                 raise error.__cause__ from error
             failure = error
-        verified = self._verified(run, documents)
-        proven = self._proven(verified, documents, own)
+        verified = countable(run, documents)
+        proven = proven_time(verified, documents, own)
         if failure is None:
             self._accept(run, floor, verified, proven, roles, problems)
             return False
@@ -340,52 +346,19 @@ class Authority:
                 good[role] = data
         return good
 
-    def _is_equivocation(self, offered: bytes, documents: Documents) -> bool:
-        """Look for a second signed timestamp of the same version; if it is one, it is out of the way."""
-        sha256 = sha256_of(offered)
-        if documents.timestamp is None or offered == documents.timestamp or sha256 in self._refused:
+    def _is_second(self, offered: bytes, documents: Documents) -> bool:
+        """True when this is another signed timestamp of the same version; it is out of the way then."""
+        if offered == documents.timestamp or sha256_of(offered) in self._refused:
             return False
-        second = is_signed_timestamp(offered, documents.root)
-        first = is_signed_timestamp(documents.timestamp, documents.root)
-        if second is None or first is None:
+        first, second = compare_timestamps(documents, offered)
+        if first is None or second is None:
             return False
-        version = parse_timestamp(documents.timestamp).version
-        if parse_timestamp(offered).version != version:
-            return False
-        if first != second:
+        if first.content != second.content:
             self._floors.record_equivocation(
-                Equivocation(self.code, version, sha256_of(documents.timestamp), sha256, offered)
+                Equivocation(self.code, first.version, first.sha256, second.sha256, offered)
             )
         self._drop(_TIMESTAMP_NAME, offered)
         return True
-
-    def _check_root(self, run: Verification, now: datetime) -> None:
-        """An authority's root is judged by those above it, whom it can't influence (SPEC 4.7)."""
-        root = run.signed(Root)
-        if root is not None and root.is_expired(now):
-            raise TrustError(
-                "trust.root-expired",
-                N_(
-                    "The root of {authority} expired on {expired}: nothing new from it is accepted until it renews its root."
-                ),
-                authority=self.code,
-                expired=root.expires.date().isoformat(),
-            )
-
-    def _verified(self, run: Verification, before: Documents) -> Documents:
-        """What this run has verified, but no version that a counter can't hold."""
-        now = run.documents()
-        for kind in (Timestamp, Snapshot):
-            signed = run.signed(kind)
-            if signed is not None and signed.version > MAX_VERSION:
-                return Documents(now.root, before.timestamp, before.snapshot)
-        return now
-
-    def _proven(self, verified: Documents, before: Documents, own: datetime) -> datetime:
-        if verified.timestamp is None or verified.timestamp == before.timestamp:
-            return own
-        moment = signed_at(parse_timestamp(verified.timestamp))
-        return own if moment is None else max(own, moment)
 
     def _keep(self, run: Verification, verified: Documents, proven: datetime) -> None:
         """Raise the floor though the update isn't complete."""
@@ -417,7 +390,7 @@ class Authority:
         for role, signed in roles.items():
             versions[role] = signed.version
         versions[SNAPSHOT] = snapshot.version
-        if max(versions.values()) > MAX_VERSION or timestamp.version > MAX_VERSION:
+        if not all(map(is_version, (timestamp.version, root.version, *versions.values()))):
             self.problem = TrustError(
                 "trust.bad-version",
                 N_("{authority} signed a version number beyond all counting: it is refused."),

@@ -15,7 +15,6 @@ from cuntong_protocol.trust.names import (
     MAX_SNAPSHOT_BYTES,
     MAX_TARGETS_BYTES,
     MAX_TIMESTAMP_BYTES,
-    MAX_VERSION,
     MEMBERS,
     PROMOTED,
     SNAPSHOT,
@@ -24,6 +23,7 @@ from cuntong_protocol.trust.names import (
     TrustError,
     delegated_paths,
     is_delegated_role,
+    is_version,
     metadata_path,
     printable,
     probe_path,
@@ -117,7 +117,7 @@ def lacking(
     found = []
     for role in (*(name for name in _FIRST_ROLES if name in names), *months)[:MAX_MONTHS]:
         meta = snapshot.meta[f"{role}.json"]
-        if (role != TARGETS and not is_delegated_role(role)) or meta.version > MAX_VERSION:
+        if (role != TARGETS and not is_delegated_role(role)) or not is_version(meta.version):
             continue
         if role in good and parse_targets(good[role]).version == meta.version:
             wanted = (meta.hashes or {}).get("sha256")

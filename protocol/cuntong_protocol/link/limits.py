@@ -1,4 +1,4 @@
-"""How fast messages may come: a token bucket that both ends keep, the receiver with more patience."""
+"""How fast messages may come: a token bucket that both ends keep, the receiver with more patience (SPEC 6.2)."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ MAX_INTRODUCED = 64
 MAX_PATH_CHARS = 200
 MAX_PEM_CHARS = 32_768
 """A chain of five certificates is about 4 kB."""
-MAX_REPORT_BYTES = 16_384
-"""Two timestamps (equivocation) are about 3 kB."""
+MAX_REPORT_BYTES = 32_768
+"""The longest timestamp (16 KiB) in base64, with what it contradicts: whoever equivocates chooses its length."""
 
 _FIX_ARRAY = 0x90
 _MAX_TYPE = 0x7F

@@ -284,7 +284,9 @@ def read_role(
     problems: list[Sentence] = []
     for target in targets:
         try:
-            _need(is_sha256(target.sha256), "sha256")
+            # python-tuf takes `true` for a number, and for a hash.
+            _need(type(target.length) is int, "length")
+            _need(type(target.sha256) is str and is_sha256(target.sha256), "sha256")
             read(target)
         except (CuntongError, ValueError) as error:  # msgspec's ValidationError is a ValueError.
             if len(problems) < MAX_PROBLEMS:

@@ -84,6 +84,11 @@ def probe_path(authority: Division, role: str) -> str:
     return delegated_paths(authority, role)[0].replace("*", "_")
 
 
+def is_version(version: object) -> bool:
+    """True for a version number that every counter holds; JSON's `true` is none, though Python counts it as 1."""
+    return type(version) is int and 0 < version <= MAX_VERSION
+
+
 def is_sha256(text: str) -> bool:
     """True for 64 lower-case hexadecimal digits."""
     return _SHA256.fullmatch(text) is not None
