@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cuntong_protocol.errors import CuntongError, Fault
+from cuntong_tools.demo.network import PASSPHRASE
 from tests.support.bad_world import (
     BUNDLE,
     IS_FULL,
@@ -19,6 +20,7 @@ from tests.support.bad_world import (
     assert_no_traceback,
     assert_same,
     log_of,
+    make_content,
     running_world,
     small_disk,
     spawn,
@@ -135,7 +137,6 @@ def test_a_disk_that_is_full_at_any_byte(county: _County) -> None:
             outcomes.append("complete" if county.is_complete() else "told")
         else:
             outcomes.append("refused")
-        print(step, outcomes, room)
         county.assert_never_half()
         assert_no_traceback(county.place)
         disk.remount(f"size={LARGE}")
@@ -147,4 +148,94 @@ def test_a_disk_that_is_full_at_any_byte(county: _County) -> None:
         assert_no_traceback(county.place)
         world.network.stop(county.place)
     assert "told" in outcomes, outcomes
-    print(outcomes)
+
+
+def test_a_disk_that_fills_up_later_stops_nothing_and_a_withdrawal_makes_room(
+    county: _County,
+) -> None:
+    world, disk, place = county.world, county.disk, county.place
+    world.start(world.centre)
+    assert county.start()
+    wait_until(county.is_complete, place)
+    disk.fill()
+    refused = tool(place, "order", BUNDLE, prefix=disk.prefix)
+    assert (refused.returncode, said(refused).endswith("(store.disk-full)")) == (SYSTEM, True)
+    shown = tool(place, "status", "--json", prefix=disk.prefix)
+    assert shown.returncode == 0, shown.stderr
+    assert_same(world.content, county.library)
+    done = tool(world.centre, "withdraw", BUNDLE, "--reason", "版权", "--yes",
+                *keys_of(world.centre), passphrases=f"{PASSPHRASE}\n" * 9)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not county.library.exists(), place)
+    wait_until(lambda: not any((disk.path / "store").iterdir()), place)
+    assert_no_traceback(place)
+    (disk.path / "filler").unlink()
+    wait_until(lambda: not TOLD & county.problems(), place)
+    assert tool(place, "status", prefix=disk.prefix).returncode == 0
+
+
+def test_a_disk_that_turns_read_only_is_told_and_work_goes_on_when_it_is_mended(
+    county: _County,
+) -> None:
+    world, disk, place = county.world, county.disk, county.place
+    assert county.start()
+    disk.remount("ro")
+    world.start(world.centre)
+    wait_until(lambda: bool({"trust.cannot-write", "store.disk-error"} & county.problems()), place)
+    assert not county.library.exists()
+    disk.remount("rw")
+    wait_until(county.is_complete, place)
+    assert_same(world.content, county.library)
+    assert_no_traceback(place)
+
+
+def test_a_store_that_vanishes_is_found_by_verify_and_filled_again(world: World) -> None:
+    place = world.county
+    world.start(world.centre)
+    world.start(place)
+    shutil.rmtree(place.paths.store)  # Before anything has come: it is made anew.
+    world.wait_bundle(place)
+    shutil.rmtree(place.paths.store)
+    status = world.wait_status(place, lambda found: bool(found.problems))
+    assert "store.disk-error" in {problem.code for problem in status.problems}
+    checked = tool(place, "verify", BUNDLE)
+    assert "Traceback" not in checked.stderr
+    world.wait_status(place, lambda found: bool(found.repairs))
+    assert files_below(place.paths.store) == {
+        path: data
+        for path, data in files_below(world.centre.paths.store).items()
+        if not path.endswith(".torrent")
+    }
+    assert_same(world.content, library(place))
+    assert_no_traceback(place)
+
+
+def test_a_full_disk_at_the_centre_publishes_nothing_by_halves(
+    world: World, tmp_path: Path
+) -> None:
+    """`cuntong revise` where the new payload has no room: one sentence, and what is listed stays."""
+    place = world.centre
+    data = place.paths.root
+    kept = tmp_path / "kept"
+    shutil.copytree(data, kept)
+    content = tmp_path / "new"
+    make_content(content, size=400_000, seed=2)
+    with small_disk(data, LARGE) as disk:
+        place.folder = disk.seen(place.folder)
+        shutil.copytree(kept, disk.path, dirs_exist_ok=True)
+        before = files_below(disk.path / "authority")
+        used = disk.used()
+        for room in range(8_192, 900_000, 20_000 if IS_FULL else 200_000):
+            disk.remount(f"size={(used + room) // 4096 * 4096}")
+            done = tool(place, "revise", BUNDLE, str(content), "--yes", *keys_of(place),
+                        passphrases=f"{PASSPHRASE}\n" * 9, prefix=disk.prefix)  # fmt: skip
+            if done.returncode == 0:
+                break
+            assert done.returncode == SYSTEM, done.stderr
+            assert files_below(disk.path / "authority") == before, said(done)
+            assert not [path for path in (disk.path / "incoming").rglob("*") if path.is_file()
+                        and path.name != ".lock"]  # fmt: skip
+        disk.remount(f"size={LARGE}")
+        done = tool(place, "revise", BUNDLE, str(content), "--yes", *keys_of(place),
+                    passphrases=f"{PASSPHRASE}\n" * 9, prefix=disk.prefix)  # fmt: skip
+        assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ another time.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import random
@@ -346,6 +347,14 @@ class SmallDisk:
         """Bytes."""
         found = os.statvfs(self.path)
         return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    def fill(self) -> None:
+        """To the last byte, with a file `filler`."""
+        with contextlib.suppress(OSError), (self.path / "filler").open("wb", buffering=0) as file:
+            for size in (65_536, 4_096, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
 
     def clear(self) -> None:
         """Remove everything on it."""

@@ -56,8 +56,8 @@ async def main(settings: dict[str, Any]) -> None:
             async def tell_status() -> None:
                 while True:
                     await trio.sleep(0.1)
+                    totals = await engine.count()
                     for status in engine.statuses().values():
-                        totals = engine.totals
                         say(
                             what="status",
                             state=status.state,
