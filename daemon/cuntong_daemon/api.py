@@ -180,6 +180,17 @@ class Api:
                     hours=round(error.total_seconds() / 3600),
                 )
             )
+        parent_error = node.clock.parent_error
+        if parent_error is not None:
+            found.append(
+                sentence(
+                    "clock.parent-wrong",
+                    N_(
+                        "The parent's clock is wrong by {hours} hours; it isn't believed. Tell its administrator."
+                    ),
+                    hours=round(parent_error.total_seconds() / 3600),
+                )
+            )
         if node.replicator.problem is not None:
             found.append(node.replicator.problem)
         found += [item.problem for item in node.replicator.items.values() if item.problem]

@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 
 import msgspec
 import trio
 
 from cuntong_protocol.divisions import Division
+from cuntong_protocol.enrolment import EnrolmentError
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.link.messages import LINK_VERSION, Announcement, Hello, PeerAddress, Welcome
 from cuntong_protocol.texts import N_, Sentence, sentence
@@ -37,12 +39,20 @@ from .logs import get_logger
 from .metadata import MetadataKeeper
 from .neighbours import Neighbours, order_noted
 from .paths import DataPaths
-from .pki.certificates import KeyFiles, certificate_code, own_certificate
+from .pki.certificates import (
+    KeyFiles,
+    certificate_code,
+    load_chain,
+    load_private_key,
+    not_enrolled,
+    own_certificate,
+)
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .replicator import Replicator
+from .reserve import Reserve
 from .services import running
-from .store.errors import StoreError, database_error
+from .store.errors import StoreError, database_error, is_disk_full
 from .store.library import Library
 from .store.store import Store
 from .swarm.engine import SwarmEngine
@@ -149,6 +159,7 @@ class Node:
 
     async def _on_refresh(self, refresh: Refresh) -> None:
         self.view = refresh.view
+        self.clock.prove(refresh.view.proven_time)
         await self.database.call(self._replace_listings, refresh.view)
         self.neighbours.set_view(refresh.view, await self.keeper.announcements())
         self.replicator.set_view(refresh.view)
@@ -342,6 +353,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
 
 def _check_place(config: Config, paths: DataPaths) -> None:
     """What can be told before anything runs: that this is the place, and that its disk can be used."""
+    _check_enrolment(KeyFiles(paths.keys))
     own = certificate_code(own_certificate(KeyFiles(paths.keys)))
     if own != config.division:
         raise ConfigError(
@@ -354,8 +366,29 @@ def _check_place(config: Config, paths: DataPaths) -> None:
             code=config.division,
             own=own,
         )
+    if is_disk_full(paths.root):
+        Reserve(paths).give_up()
     _make_folders(paths)
     check_database(paths.database)
+
+
+def _check_enrolment(files: KeyFiles) -> None:
+    readers: tuple[tuple[Path, Callable[[bytes], object]], ...] = (
+        (files.key, load_private_key),
+        (files.chain, load_chain),
+        (files.anchor, load_chain),
+    )
+    for file, read in readers:
+        try:
+            read(file.read_bytes())
+        except FileNotFoundError:
+            raise not_enrolled() from None
+        except EnrolmentError as error:
+            raise ConfigError(
+                error.code,
+                N_("{file} is damaged. Restore it from a backup, or enrol the node again."),
+                file=str(file),
+            ) from error
 
 
 def _make_folders(paths: DataPaths) -> None:

@@ -1,8 +1,8 @@
 """Structured logs: JSON lines to stderr for the journal, readable lines on a terminal.
 
-structlog imports rich when it is installed, only to print tracebacks in colour; that costs every node
-4 MB of its 80 (DESIGN 12). So it is imported here, first, with rich hidden, and other modules take their
-loggers from `get_logger`.
+structlog imports rich when it is installed, only to print tracebacks in colour, and asyncio, only for those who
+use that; together they cost every node 5 MB of its 80 (DESIGN 12). So it is imported here, first, without
+them, and other modules take their loggers from `get_logger`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from types import ModuleType
 from typing import Any, TextIO, cast
 
-_hidden = "rich" not in sys.modules
-if _hidden:
-    sys.modules["rich"] = None  # type: ignore[assignment]
-import structlog  # noqa: E402 - see above.
+from .memory import without
 
-if _hidden:
-    del sys.modules["rich"]
+with without("rich"), without("asyncio", ModuleType("asyncio")):
+    import structlog
 
 LEVELS = {
     "debug": logging.DEBUG,

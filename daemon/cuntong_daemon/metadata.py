@@ -21,6 +21,8 @@ from cuntong_protocol.trust.names import parse_object_path
 
 from .link.fetching import LinkLostError
 from .logs import get_logger
+from .memory import return_memory
+from .reserve import Reserve
 from .store.errors import StoreError, database_error, disk_error
 from .trust.federation import Federation
 from .trust.spool import MAX_BLOB_BYTES, Spool
@@ -77,6 +79,7 @@ class MetadataKeeper:
         self.problems: tuple[Sentence, ...] = ()
         self._has_news = True
         self._must_retry = False
+        self._reserve = Reserve(spool.paths)
 
     def heard(self, source: Source, entries: Sequence[Announcement]) -> None:
         """A neighbour has these timestamps."""
@@ -116,6 +119,11 @@ class MetadataKeeper:
                 self._must_retry = False
                 self._hear_again()
             await self._try(self._update)
+            if self._must_retry:
+                if await trio.to_thread.run_sync(self._reserve.give_up):
+                    self.look()
+            else:
+                await trio.to_thread.run_sync(self._reserve.make)
 
     def _hear_again(self) -> None:
         """What was announced while the disk refused counts as unread."""
@@ -146,11 +154,12 @@ class MetadataKeeper:
             refresh = await self._refresh()
             wanted = [item for item in refresh.missing if item.path not in absent]
             if not wanted:
-                return
+                break
             before = len(absent)
             await self._fetch_all(wanted, absent)
             if len(absent) - before == len(wanted):
-                return
+                break
+        await trio.to_thread.run_sync(return_memory)
 
     async def _refresh(self) -> Refresh:
         refresh = await trio.to_thread.run_sync(self._federation.refresh, limiter=self._turn)

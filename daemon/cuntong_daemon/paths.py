@@ -27,6 +27,11 @@ class DataPaths:
         return self.root / "lock"
 
     @property
+    def reserve(self) -> Path:
+        """A file that only takes up room, given up when the disk is full."""
+        return self.root / "reserve"
+
+    @property
     def socket(self) -> Path:
         """The local Unix socket that the `cuntong` command talks to."""
         return self.root / "control.sock"

@@ -13,8 +13,10 @@ when the new one is shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from typing import Literal, TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -33,13 +35,14 @@ from .clock import NodeClock
 from .config import Config
 from .link.fetching import LinkLostError
 from .logs import get_logger
+from .memory import return_memory
 from .neighbours import Neighbours
 from .policy.eviction import Held, evict
 from .policy.selection import Candidate, Decision, NodeProfile, judge, select
 from .store.errors import StoreError, disk_error
 from .store.library import Library
 from .store.pieces import PieceSet
-from .store.store import Store
+from .store.store import Payload, Store
 from .swarm.engine import SwarmEngine
 from .swarm.events import Completed, FileError, SwarmError, TorrentState, Unusable
 from .trust.view import View
@@ -52,6 +55,8 @@ RETRY_S = 60.0
 """For what failed on this machine's side: a full disk, a damaged file."""
 LOOK_INTERVAL_S = 600.0
 """Licences end at midnight without any news."""
+LIBRARY_INTERVAL_S = 30.0
+"""Long enough to cost nothing, and no reader takes what doesn't belong there for part of the collection."""
 PROGRESS_INTERVAL_S = 1.0
 PROGRESS_STEP_PERMILLE = 100
 """How much more a child must have before it says so: the parent only needs to know that it has some."""
@@ -153,6 +158,7 @@ class Replicator:
         self._sizes: dict[bytes, int] = {}
         self._items: dict[str, Item] = {}
         self._plan = Plan()
+        self._is_swept = False
         self._plan_basis: object = None
         self._news = 0
         self._demanded: set[str] = set()
@@ -206,6 +212,9 @@ class Replicator:
         """The parent names peers for a bundle."""
         if infohash in self._introduced or len(self._introduced) < MAX_INTRODUCED:
             self._introduced[infohash] = peers
+        item = self._item_of(infohash)
+        if item is not None and item.state == "waiting":
+            item.retry_at = 0.0  # Whoever is named has its torrent.
         self._connect(infohash)
         self.look()
 
@@ -220,6 +229,7 @@ class Replicator:
         """A parent is new: tell it everything."""
         for item in self._items.values():
             item.told = -1
+            item.retry_at = 0.0  # This one may have what the other hadn't.
         items = [HaveItem(row.infohash, HaveState.COMPLETE, 1000) for row in self._rows.values()]
         self._tell(items)
         for item in self._items.values():
@@ -231,14 +241,13 @@ class Replicator:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; usable once what an interruption left behind is mended."""
         await self._on_disk(self._library.recover)
-        removed = await self._on_disk(self._store.recover)
-        for infohash in removed:
-            log.info("store.stray-removed", infohash=infohash.hex())
+        await self._sweep(None)
         await self._read_rows()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._watch_engine)
             nursery.start_soon(self._watch_progress)
+            nursery.start_soon(self._watch_library)
             task_status.started()
             while True:
                 with trio.move_on_after(LOOK_INTERVAL_S):
@@ -282,7 +291,7 @@ class Replicator:
             item = self._items[identifier]
             want = self._plan.wants.get(identifier)
             if want is None or want.infohash != item.infohash:
-                await self._drop(item)
+                await self._drop(item, is_replaced=want is not None)
         for want in self._plan.wants.values():
             await self._pursue(want)
         self._start_waiting()
@@ -290,16 +299,32 @@ class Replicator:
         await self._remove_unclaimed(view)
 
     async def _remove_unclaimed(self, view: View) -> None:
-        """Begun payloads that nothing wants any more: withdrawn or replaced while the daemon was down."""
+        """Begun payloads that nothing wants any more: withdrawn, or replaced by a later revision.
+
+        As long as that revision hasn't begun, it may still take over what has come.
+        """
         if not view.is_complete or not view.listings:
             return
-        claimed = {row.infohash for row in self._rows.values()}
-        claimed |= {item.infohash for item in self._items.values()}
-        for payload in await self._on_disk(self._store.payloads):
-            if payload.infohash not in claimed:
+        heirs = {_slug(item.id) for item in self._items.values() if not item.is_started}
+        for payload in await self._unclaimed():
+            if payload.name not in heirs:
                 await self._engine.remove(payload.infohash)
                 await self._on_disk(self._store.delete, payload.infohash)
                 log.info("store.stray-removed", infohash=payload.infohash.hex())
+        if not self._is_swept:
+            self._is_swept = True
+            wanted = {want.infohash for want in self._plan.wants.values()}
+            await self._sweep(wanted)
+
+    async def _sweep(self, wanted: Collection[bytes] | None) -> None:
+        for infohash in await self._on_disk(partial(self._store.recover, wanted=wanted)):
+            log.info("store.stray-removed", infohash=infohash.hex())
+
+    async def _unclaimed(self) -> list[Payload]:
+        payloads = await self._on_disk(self._store.payloads)
+        claimed = {row.infohash for row in self._rows.values()}
+        claimed |= {item.infohash for item in self._items.values()}
+        return [payload for payload in payloads if payload.infohash not in claimed]
 
     def judge(self, identifier: str) -> Sentence:
         """Why a listed bundle is liked here or not. Blocks; runs in the database's thread.
@@ -440,7 +465,7 @@ class Replicator:
                 )
             await self._remove(self._rows[eviction.key], reason)
         for identifier in await self._on_disk(self._library.bundles):
-            if identifier not in self._rows and identifier not in self._items:
+            if self._is_stray(identifier):
                 await self._on_disk(self._library.remove, identifier)
                 await self._note(
                     "removed",
@@ -451,6 +476,11 @@ class Replicator:
                     ),
                 )
         return bool(evictions)
+
+    def _is_stray(self, identifier: str) -> bool:
+        """Whether a folder in the library belongs to nothing that was verified here."""
+        item = self._items.get(identifier)
+        return identifier not in self._rows and (item is None or item.state != "unpacking")
 
     async def _remove(self, row: BundleState, reason: Sentence) -> None:
         """Stop seeding, take it out of sight, free the disk; in this order."""
@@ -464,15 +494,20 @@ class Replicator:
         self._tell([HaveItem(row.infohash, HaveState.GONE, 0)])
         await self._note("removed", reason)
 
-    async def _drop(self, item: Item) -> None:
-        """Stop bringing something and forget what came."""
+    async def _drop(self, item: Item, *, is_replaced: bool = False) -> None:
+        """Stop bringing something and forget what came.
+
+        Args:
+            is_replaced: What came may be of use for the next revision: it goes when that has begun.
+        """
         self._items.pop(item.id, None)
         if item.scope is not None:
             item.scope.cancel()
         await self._engine.remove(item.infohash)
         row = self._rows.get(item.id)
         if row is None or row.infohash != item.infohash:
-            await self._on_disk(self._store.delete, item.infohash)
+            if not is_replaced:
+                await self._on_disk(self._store.delete, item.infohash)
             self._tell([HaveItem(item.infohash, HaveState.GONE, 0)])
 
     async def _pursue(self, want: Want) -> None:
@@ -509,10 +544,7 @@ class Replicator:
             torrent = await self._on_disk(self._store.torrent, row.infohash)
             await self._engine.add(torrent)
         except CuntongError as error:
-            # Its torrent is gone: it is brought again.
-            log.warning("replicator.lost", id=row.id, code=error.code, text=str(error))
-            await self._database.call(self._catalogue.remove_state, row.id)
-            self._rows.pop(row.id, None)
+            await self._lose(row, error)
             return False
         status = self._engine.status(row.infohash)
         if status is None or status.state is not TorrentState.COMPLETE:
@@ -521,6 +553,12 @@ class Replicator:
         if self._config.store.library and shown != row.infohash:
             await self._show_again(row)
         return True
+
+    async def _lose(self, row: BundleState, error: CuntongError) -> None:
+        """Its torrent has gone: it is brought again, which costs the torrent if the files are still there."""
+        log.warning("replicator.lost", id=row.id, code=error.code, text=str(error))
+        await self._database.call(self._catalogue.remove_state, row.id)
+        self._rows.pop(row.id, None)
 
     async def _show_again(self, row: BundleState) -> None:
         want = self._plan.wants.get(row.id)
@@ -588,11 +626,14 @@ class Replicator:
             return
         torrent = torrent_or_none
         await self._on_disk(self._store.prepare, torrent)
-        have = await self._on_disk(self._store.reuse, torrent)
+        abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
+        have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
         await self._engine.add(torrent, have=have or None)
         item.state, item.problem = "downloading", None
         self._connect(item.infohash)
         self._tell_item(item)
+        if abandoned:
+            self.look()  # They can go now.
 
     async def _torrent_for(self, item: Item) -> Torrent | None:
         try:
@@ -694,7 +735,8 @@ class Replicator:
             await self._refuse(item, error.sentence)
             return
         if self._items.get(item.id) is not item:
-            return  # Withdrawn or replaced meanwhile; whoever did that cleans up.
+            self.look()  # Withdrawn or replaced meanwhile: what was just made must go.
+            return
         await self._hold(item)
 
     async def _hold(self, item: Item) -> None:
@@ -731,6 +773,8 @@ class Replicator:
                 title=item.title,
             )
         await self._note("repaired" if was_repair else "complete", text)
+        if not self._items:
+            await trio.to_thread.run_sync(return_memory)
         self.look()
 
     async def _materialise(self, identifier: str, infohash: bytes) -> None:
@@ -759,7 +803,13 @@ class Replicator:
             Bad pieces, and files of the library that were made again.
         """
         row = self._rows[identifier]
-        torrent = await self._on_disk(self._store.torrent, row.infohash)
+        try:
+            torrent = await self._on_disk(self._store.torrent, row.infohash)
+        except StoreError as error:
+            await self._engine.remove(row.infohash)
+            await self._lose(row, error)
+            self.look()
+            raise
         read = 0
 
         def checkpoint() -> None:
@@ -858,6 +908,15 @@ class Replicator:
             if started:
                 self._tell_swarms()
 
+    async def _watch_library(self) -> None:
+        """What somebody else puts there isn't shown for long."""
+        while True:
+            await trio.sleep(LIBRARY_INTERVAL_S)
+            with suppress(OSError):  # A folder that is just being removed.
+                found = await trio.to_thread.run_sync(self._library.bundles)
+                if any(self._is_stray(identifier) for identifier in found):
+                    self.look()
+
     async def _note(self, kind: str, text: Sentence) -> None:
         log.info("replicator.event", kind=kind, code=text.code, text=str(text))
         try:
@@ -905,6 +964,11 @@ def _want(descriptor: Descriptor, reason: Sentence) -> Want:
         reason,
         -1,
     )
+
+
+def _slug(identifier: str) -> str:
+    """What a payload of this bundle is called."""
+    return identifier.rpartition("/")[2]
 
 
 def _is_short_of_room(decision: Decision) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuf.api.metadata import DelegatedRole
 
 from cuntong_protocol.divisions import NATION, Division
 from cuntong_protocol.trust.members import Member
@@ -153,6 +154,23 @@ def test_delegation_of_another_kind_is_ignored(
     refresh = node.federation.refresh()
     assert refresh.view.listings == before
     assert codes(refresh) & {"trust.bad-delegation", "trust.refused"}
+
+
+@pytest.mark.parametrize("name", [True, 7, None])
+@pytest.mark.parametrize("pattern", ["*/*/*", "x/y/z/*"])
+def test_role_whose_name_is_no_word_stops_nobody(
+    node: Node, world: World, name: Any, pattern: str
+) -> None:
+    before, _, _ = state(node)
+    assert world.county.targets.delegations
+    assert world.county.targets.delegations.roles
+    role = DelegatedRole("odd", [], 1, False, [pattern])
+    role.name = name
+    world.county.targets.delegations.roles["odd"] = role
+    world.county.publish(now=START + DAY)
+    refresh = node.sync(*world.all)
+    assert codes(refresh) & {"trust.bad-delegation", "trust.refused", "trust.malformed"}
+    assert refresh.view.listings == before
 
 
 # -- Endorsements --------------------------------------------------------------------------------------

@@ -13,41 +13,50 @@ IS_FULL = bool(os.environ.get("CUNTONG_E2E_FULL"))
 KILLS = 20 if IS_FULL else 3
 MOST_FETCHED_AGAIN = 0.05
 RATE_KBIT_S = 4096
+FILMS = [1_500_000] * 4 if IS_FULL else [800_000] * 4
 
 
-def received(world: World, place: Place, before: dict[str, int]) -> int:
-    """Payload bytes that others have sent to a place since `before`; they must have kept running."""
-    others = [other for other in world.all if other is not place]
-    return sum(world.sent_to(place, other) - before[other.code] for other in others)
+def received(world: World, place: Place) -> int:
+    """Bytes that a place's limited link has let in since the daemon's start, with all overhead.
+
+    What its peers have sent is more: the limit stands for the link, and what waits behind it has not crossed.
+    """
+    return int(world.traffic(place)["down_wire"])
 
 
-def sent_so_far(world: World, place: Place) -> dict[str, int]:
-    return {other.code: world.sent_to(place, other) for other in world.all if other is not place}
+def undisturbed(world: World, folder: Path) -> dict[str, float]:
+    """What each byte of a bundle costs each place when nobody is killed."""
+    bundle = world.publish(world.nation, make_films(folder, FILMS, seed=0))
+    world.until_complete(bundle)
+    return {place.code: received(world, place) / bundle.payload_bytes for place in world.all[1:]}
 
 
-def kill_in_transfer(world: World, folder: Path, number: int, randomness: random.Random) -> float:
+def kill_in_transfer(
+    world: World, folder: Path, number: int, randomness: random.Random, costs: dict[str, float]
+) -> float:
     """Publish a folder, kill somebody on its way; returns what came again, as a share of the bundle."""
-    make_films(folder, [700_000] * 4, seed=number)
+    make_films(folder, FILMS, seed=number)
     victim = randomness.choice(world.all)
-    watched = randomness.choice([place for place in world.all if place is not world.nation])
+    watched = randomness.choice(world.all[1:])
     moment = randomness.uniform(0.0, 0.95)
-    sent_before = sent_so_far(world, victim)
-    others = [place for place in world.all if place not in (world.nation, victim)]
-    had = {place.code: world.traffic(place)["down"] for place in others}
+    before = {place.code: received(world, place) for place in world.all}
     bundle = world.publish(world.nation, folder)
     world.until(
         f"{watched.name} has {moment:.0%}",
         lambda: world.net.progress(watched, bundle.id, 1) > moment,
     )
+    before[victim.code] -= received(world, victim)
     world.net.kill(victim)
     world.start(victim)
     took_s = world.until_complete(bundle)
     for place in world.all:
         assert_same_folder(folder, world.library(place, bundle))
-    fetched = sum(world.traffic(place)["down"] - had[place.code] for place in others)
-    if victim is not world.nation:
-        fetched += received(world, victim, sent_before)
-    again = fetched - 4 * bundle.payload_bytes
+    again = sum(
+        received(world, place)
+        - before[place.code]
+        - round(costs[place.code] * bundle.payload_bytes)
+        for place in world.all[1:]
+    )
     print(
         f"{number}: {victim.name} killed when {watched.name} had {moment:.0%}: {again} of"
         f" {bundle.payload_bytes} bytes fetched again, whole {took_s:.1f} s later",
@@ -64,8 +73,9 @@ def test_kills_at_any_moment_cost_a_few_pieces_and_no_manual_step(
     world.limit(RATE_KBIT_S * 2, world.nation, world.province, world.county)
     world.limit(RATE_KBIT_S, *world.villages)
     world.start()
+    costs = undisturbed(world, tmp_path / "series0")
     shares = [
-        kill_in_transfer(world, tmp_path / f"series{number}", number, randomness)
+        kill_in_transfer(world, tmp_path / f"series{number}", number, randomness, costs)
         for number in range(1, KILLS + 1)
     ]
     average = sum(shares) / len(shares)
@@ -86,14 +96,15 @@ def test_village_that_was_stopped_goes_on_where_it_was(world: World, tmp_path: P
     world.start()
     bundle = world.publish(world.nation, folder)
     half_way(world, bundle, world.west)
+    had = received(world, world.west)
     world.net.stop(world.west)
     assert not world.library(world.west, bundle).exists()
     world.start(world.west)
     world.until_complete(bundle)
     assert_same_folder(folder, world.library(world.west, bundle))
-    again = world.sent_to(world.west, world.county) - bundle.payload_bytes
+    again = had + received(world, world.west) - received(world, world.east)
     print(f"{again} of {bundle.payload_bytes} bytes fetched again")
-    assert again <= bundle.payload_bytes * 0.01
+    assert again <= bundle.payload_bytes * 0.02
 
 
 def test_villages_finish_from_the_province_after_the_county_is_gone_for_good(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cuntong_protocol.errors import CuntongError, Fault
-from cuntong_tools.demo.network import PASSPHRASE
+from cuntong_tools.demo.network import PASSPHRASE, Place
 from tests.support.bad_world import (
     BUNDLE,
     IS_FULL,
@@ -19,16 +20,22 @@ from tests.support.bad_world import (
     World,
     assert_no_traceback,
     assert_same,
+    files_below,
+    keys_of,
+    library,
     log_of,
     make_content,
     running_world,
+    said,
     small_disk,
     spawn,
+    tool,
     wait_until,
 )
 
 SYSTEM = Fault.SYSTEM.value
 TOLD = {"store.disk-full", "trust.cannot-write"}
+FULL = {"(build.disk-full)", "(authority.cannot-write)"}
 LARGE = 16_000_000
 STEPS = 60 if IS_FULL else 9
 
@@ -154,9 +161,11 @@ def test_a_disk_that_fills_up_later_stops_nothing_and_a_withdrawal_makes_room(
     county: _County,
 ) -> None:
     world, disk, place = county.world, county.disk, county.place
+    disk.remount("size=40000000")
     world.start(world.centre)
     assert county.start()
     wait_until(county.is_complete, place)
+    wait_until((disk.path / "reserve").exists, place)
     disk.fill()
     refused = tool(place, "order", BUNDLE, prefix=disk.prefix)
     assert (refused.returncode, said(refused).endswith("(store.disk-full)")) == (SYSTEM, True)
@@ -174,17 +183,17 @@ def test_a_disk_that_fills_up_later_stops_nothing_and_a_withdrawal_makes_room(
     assert tool(place, "status", prefix=disk.prefix).returncode == 0
 
 
-def test_a_disk_that_turns_read_only_is_told_and_work_goes_on_when_it_is_mended(
-    county: _County,
-) -> None:
+def test_a_store_that_is_read_only_is_told_and_filled_when_it_is_mended(county: _County) -> None:
     world, disk, place = county.world, county.disk, county.place
-    assert county.start()
-    disk.remount("ro")
+    disk.make_read_only("store")
     world.start(world.centre)
-    wait_until(lambda: bool({"trust.cannot-write", "store.disk-error"} & county.problems()), place)
+    assert county.start()
+    wait_until(lambda: "store.disk-error" in county.problems(), place)
     assert not county.library.exists()
-    disk.remount("rw")
+    disk.make_writable("store")
     wait_until(county.is_complete, place)
+    disk.make_read_only("store")  # It serves on, and can be asked.
+    assert tool(place, "status", prefix=disk.prefix).returncode == 0
     assert_same(world.content, county.library)
     assert_no_traceback(place)
 
@@ -210,6 +219,22 @@ def test_a_store_that_vanishes_is_found_by_verify_and_filled_again(world: World)
     assert_no_traceback(place)
 
 
+def test_torrents_that_vanish_are_found_by_verify_and_cost_nothing_else(world: World) -> None:
+    place = world.county
+    world.start(world.centre)
+    world.start(place)
+    world.wait_bundle(place)
+    before = world.network.ask(place, "traffic")["down"]
+    shutil.rmtree(place.paths.torrents)
+    checked = tool(place, "verify", BUNDLE)
+    assert (checked.returncode, said(checked).endswith("(store.no-torrent)")) == (SYSTEM, True)
+    wait_until(lambda: any(place.paths.torrents.glob("*.torrent")), place)
+    world.wait_bundle(place)
+    assert tool(place, "verify", BUNDLE).returncode == 0
+    assert world.network.ask(place, "traffic")["down"] == before
+    assert_no_traceback(place)
+
+
 def test_a_full_disk_at_the_centre_publishes_nothing_by_halves(
     world: World, tmp_path: Path
 ) -> None:
@@ -227,15 +252,21 @@ def test_a_full_disk_at_the_centre_publishes_nothing_by_halves(
         used = disk.used()
         for room in range(8_192, 900_000, 20_000 if IS_FULL else 200_000):
             disk.remount(f"size={(used + room) // 4096 * 4096}")
-            done = tool(place, "revise", BUNDLE, str(content), "--yes", *keys_of(place),
-                        passphrases=f"{PASSPHRASE}\n" * 9, prefix=disk.prefix)  # fmt: skip
+            done = _revise(place, content, disk)
             if done.returncode == 0:
                 break
             assert done.returncode == SYSTEM, done.stderr
+            assert said(done)[said(done).rindex("(") :] in FULL, said(done)
             assert files_below(disk.path / "authority") == before, said(done)
-            assert not [path for path in (disk.path / "incoming").rglob("*") if path.is_file()
-                        and path.name != ".lock"]  # fmt: skip
-        disk.remount(f"size={LARGE}")
-        done = tool(place, "revise", BUNDLE, str(content), "--yes", *keys_of(place),
-                    passphrases=f"{PASSPHRASE}\n" * 9, prefix=disk.prefix)  # fmt: skip
-        assert done.returncode == 0, done.stderr
+            left = {path.name for path in (disk.path / "incoming").rglob("*")}
+            assert left <= {".lock"}
+        else:
+            disk.remount(f"size={LARGE}")
+            done = _revise(place, content, disk)
+            assert done.returncode == 0, done.stderr
+        assert room > 300_000  # It struck a few times before.
+
+
+def _revise(place: Place, content: Path, disk: SmallDisk) -> subprocess.CompletedProcess[str]:
+    return tool(place, "revise", BUNDLE, str(content), "--yes", *keys_of(place),
+                passphrases=f"{PASSPHRASE}\n" * 9, prefix=disk.prefix)  # fmt: skip

@@ -83,10 +83,11 @@ class World:
         assert place.process.poll() is None, log_of(place)
         return self.network.progress(place, BUNDLE, revision) == 1.0
 
-    def wait_bundle(self, place: Place, *, revision: int = 1) -> None:
+    def wait_bundle(self, place: Place, *, revision: int = 1, content: Path | None = None) -> None:
         """Wait until the public of a place sees exactly the published files."""
         wait_until(lambda: self.has_bundle(place, revision=revision), place)
-        assert_same(self.content, library(place))
+        wait_until(library(place).exists, place)
+        assert_same(content or self.content, library(place))
 
     def wait_status(self, place: Place, is_right: Callable[[Status], bool]) -> Status:
         """Wait until the status of a daemon says something."""
@@ -227,6 +228,25 @@ def tool(
     )
 
 
+def spawn_tool(
+    place: Place, *arguments: str, passphrases: str | None = None
+) -> subprocess.Popen[str]:
+    """Like `tool`, but not waited for."""
+    secret = [] if passphrases is None else ["--passphrase-fd", "0"]
+    process = subprocess.Popen(
+        [*_TOOL, *arguments, "--data", _inside(place), *secret],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **ENGLISH},
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(passphrases or "")
+    return process
+
+
 def said(done: subprocess.CompletedProcess[str]) -> str:
     """The one line that a refused command says."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("cuntong: ")]
@@ -337,11 +357,21 @@ class SmallDisk:
 
     def remount(self, options: str) -> None:
         """Change its size, or make it read-only."""
-        subprocess.run(
-            [*self.prefix, "mount", "-o", f"remount,{options}", str(self._target)],
-            check=True,
-            capture_output=True,
-        )
+        self._run("mount", "-o", f"remount,{options}", str(self._target))
+
+    def make_read_only(self, name: str) -> None:
+        """A folder on it, whoever writes just then."""
+        folder = self._target / name
+        self._run("mkdir", "-p", str(folder))
+        self._run("mount", "--bind", str(folder), str(folder))
+        self._run("mount", "-o", "remount,bind,ro", str(folder))
+
+    def make_writable(self, name: str) -> None:
+        """Undo `make_read_only`."""
+        self._run("umount", str(self._target / name))
+
+    def _run(self, *command: str) -> None:
+        subprocess.run([*self.prefix, *command], check=True, capture_output=True)
 
     def used(self) -> int:
         """Bytes."""

@@ -182,18 +182,6 @@ class World:
         traffic = self.traffic(place)
         return int(traffic["down_wire"]) + int(traffic["up_wire"])
 
-    def sent_to(self, receiver: Place, sender: Place) -> int:
-        """Payload bytes that one place has sent to another since the sender's start."""
-        counted: dict[str, Any] = {}
-
-        def are_all_claimed() -> bool:
-            # A connection's bytes are looked at once a second, a torrent's at once.
-            counted.update(self.traffic(sender))
-            return sum(peer["up"] for peer in counted["peers"].values()) == counted["up"]
-
-        self.until(f"{sender.name} has counted what it sent", are_all_claimed)
-        return int(counted["peers"].get(receiver.address, {}).get("up", 0))
-
     def until(self, what: str, condition: Callable[[], object], timeout_s: float = WAIT_S) -> float:
         """Wait until a condition holds; a daemon that doesn't answer counts as "not yet".
 

@@ -8,13 +8,13 @@ fold 乾 in 乾隆 and in 乾燥 differently, and then a part of a word would no
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import unicodedata
 from types import TracebackType
 from typing import Self
 
 import opencc
+
+from cuntong_daemon.memory import return_memory
 
 MAX_INDEXED_CHARS = 65_536
 """No descriptor holds more text than this (SPEC 3.3); reading one can't cost more."""
@@ -57,7 +57,7 @@ class Folder:
     ) -> None:
         if self._converter is not None:
             self._converter = None
-            _return_memory()
+            return_memory()
 
     def words(self, text: str) -> list[list[str]]:
         """The words of a text, each a list of tokens: single characters or a Latin word.
@@ -123,9 +123,3 @@ def _normalised(text: str) -> str:
 def _is_single(char: str) -> bool:
     code = ord(char)
     return code >= 0x3000 and any(first <= code <= last for first, last in _SINGLE)
-
-
-def _return_memory() -> None:
-    """Give freed tables back to the system; glibc keeps them otherwise."""
-    with contextlib.suppress(OSError, AttributeError):  # Not glibc.
-        ctypes.CDLL(None).malloc_trim(0)

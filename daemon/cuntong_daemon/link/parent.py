@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import structlog
 import trio
 
+from cuntong_daemon.logs import get_logger
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.link.errors import LinkError, LinkRefusedError
 from cuntong_protocol.link.messages import Hello
@@ -24,7 +24,7 @@ from .session import LinkSession
 from .shelf import Shelf
 from .transport import Dial, ParentAddress
 
-log = structlog.get_logger()
+log = get_logger("link")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-import structlog
 import trio
 
+from cuntong_daemon.logs import get_logger
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.link.errors import LinkError
@@ -28,7 +28,7 @@ MAX_CHILDREN: Final = 4_096
 MAX_GREETING: Final = 256
 """Connections not yet welcomed; strangers can't take more memory or file descriptors than these."""
 
-log = structlog.get_logger()
+log = get_logger("link")
 
 
 class ChildServer:

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
+from cuntong_daemon.logs import get_logger
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.link.connection import MAX_OUTSTANDING_GETS, LinkConnection
@@ -74,7 +74,7 @@ MAX_PENDING_NEWS: Final = 20_000
 """Introductions, haves or announcements that wait: twice the bundles of a large network."""
 ORDER_S: Final = 60.0
 
-log = structlog.get_logger()
+log = get_logger("link")
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -11,9 +11,9 @@ import hashlib
 from collections import OrderedDict
 from typing import Final
 
-import structlog
 import trio
 
+from cuntong_daemon.logs import get_logger
 from cuntong_protocol.link.messages import Get
 from cuntong_protocol.link.objects import Encoded, encode_object
 
@@ -28,7 +28,7 @@ READ_AT_ONCE = 4
 _INLINE_HASH_BYTES = 65_536
 """Hashing this takes 0.1 ms: less than a thread's turn."""
 
-log = structlog.get_logger()
+log = get_logger("link")
 
 _Key = tuple[bytes, bytes]
 

@@ -55,7 +55,9 @@ def database_error(error: sqlite3.Error, file: str) -> StoreError:
             file=file,
             reason=str(error),
         )
-    if code == sqlite3.SQLITE_FULL or (code != sqlite3.SQLITE_BUSY and _has_no_room(file)):
+    if code == sqlite3.SQLITE_FULL or (
+        code != sqlite3.SQLITE_BUSY and is_disk_full(Path(file).parent)
+    ):
         return disk_error(OSError(errno.ENOSPC, ""))
     return StoreError(
         "store.disk-error",
@@ -65,10 +67,10 @@ def database_error(error: sqlite3.Error, file: str) -> StoreError:
     )
 
 
-def _has_no_room(file: str) -> bool:
-    """Whether the disk is full: SQLite says only "disk I/O error" when its shared memory can't grow."""
+def is_disk_full(folder: Path) -> bool:
+    """Whether not even a database can work there: SQLite only says "disk I/O error" then."""
     try:
-        room = os.statvfs(Path(file).parent)
+        room = os.statvfs(folder)
     except OSError:
         return False
     return room.f_bavail * room.f_frsize < _SQLITE_NEEDS_BYTES

@@ -14,7 +14,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,9 +164,19 @@ class Store:
         self._note(torrent, is_complete=False)
 
     def reuse(
-        self, torrent: Torrent, *, checkpoint: Callable[[], None] = no_checkpoint
+        self,
+        torrent: Torrent,
+        *,
+        abandoned: Collection[bytes] = (),
+        checkpoint: Callable[[], None] = no_checkpoint,
     ) -> PieceSet:
         """Link files whose content a complete payload already has; each is hashed on the way.
+
+        Args:
+            torrent: Of the payload that takes them.
+            abandoned: Payloads that were begun and are about to be deleted: what has come of files with the
+                same content is moved over. It counts only when somebody has hashed it.
+            checkpoint: Called between files and pieces; may raise to stop.
 
         Returns:
             The pieces of the linked files, durable. Files that are already in place are left alone.
@@ -176,6 +186,7 @@ class Store:
         """
         folder = payload_folder(self._paths, torrent)
         found: list[int] = []
+        begun = self._begun_files(abandoned)
         try:
             for file in torrent.files:
                 target = folder / file.path
@@ -188,6 +199,11 @@ class Store:
                         link_or_copy(source, target)
                         found += torrent.pieces_of(file)
                         break
+                else:
+                    part = begun.pop((file.root, file.length), None)
+                    if part is not None and part.exists():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        part.rename(target)
             pieces = PieceSet.of(torrent.piece_count, found)
             if pieces:
                 sync_pieces(torrent, folder, pieces)
@@ -292,26 +308,36 @@ class Store:
             return []
         return sorted({found for name in names if (found := _infohash(name)) is not None})
 
-    def recover(self) -> list[bytes]:
-        """At the start: remove folders that no payload claims.
+    def recover(self, *, wanted: Collection[bytes] | None = None) -> list[bytes]:
+        """Remove folders and torrents that no payload claims.
+
+        Args:
+            wanted: What else must stay. None: it isn't known yet, and then nothing goes where the database knows
+                of no payload at all. It was lost and made anew, and what lies here is hashed when it is wanted again.
 
         Returns:
             The infohashes removed.
         """
         known = {payload.infohash for payload in self.payloads()}
-        if not known:
-            return []  # The database was lost and made anew: what lies here is hashed when it is wanted again.
-        removed: list[bytes] = []
-        try:
-            places = list(self._paths.store.iterdir())
-        except OSError:
-            return removed
-        for place in places:
-            infohash = _infohash(place.name)
-            if infohash is not None and infohash not in known:
-                shutil.rmtree(place, ignore_errors=True)
-                removed.append(infohash)
-        return removed
+        if wanted is None and not known:
+            return []
+        known |= set(wanted or ())
+        removed: set[bytes] = set()
+        for folder in (self._paths.store, self._paths.torrents):
+            try:
+                places = list(folder.iterdir())
+            except OSError:
+                continue
+            for place in places:
+                infohash = _infohash(place.name)
+                if infohash is None or infohash in known:
+                    continue
+                if folder == self._paths.store:
+                    shutil.rmtree(place, ignore_errors=True)
+                else:
+                    place.unlink(missing_ok=True)
+                removed.add(infohash)
+        return sorted(removed)
 
     # Parts.
 
@@ -372,6 +398,18 @@ class Store:
                 (root, length, except_for, _CANDIDATES),
             ).fetchall()
         return [self._paths.store / infohash.hex() / path for infohash, path in rows]
+
+    def _begun_files(self, infohashes: Collection[bytes]) -> dict[tuple[bytes, int], Path]:
+        """Where files of these payloads lie, by root and length, if something of them has come."""
+        found: dict[tuple[bytes, int], Path] = {}
+        for infohash in infohashes:
+            try:
+                torrent = load_torrent(self._paths, infohash)
+            except StoreError:
+                continue  # It was never begun.
+            folder = payload_folder(self._paths, torrent)
+            found |= {(file.root, file.length): folder / file.path for file in torrent.files}
+        return found
 
     def _incoming_torrent(self, infohash: bytes) -> Torrent:
         name = f"{infohash.hex()}.torrent"

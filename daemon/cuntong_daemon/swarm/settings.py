@@ -33,8 +33,7 @@ UTP_RESENDS = 3
 """libtorrent's own. It begins with half a second: with 1, a packet that is lost twice ended the connection for the
 sender after a second, and the receiver waited 9 s for nothing."""
 REQUEST_QUEUE_S = 1
-"""How much is asked for ahead on a shared link: several times what fits on it, and a third of the default. With a
-limit of our own, what was asked for waits in the receive buffer, and a crash loses it."""
+"""How much is asked for ahead on a shared link: several times what fits on it, and a third of the default."""
 RECEIVE_BUFFER_S = 0.25
 """Under a limit of our own the kernel's receive buffer fills up: megabytes that a crash loses, and that go on
 coming after a pause."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
 from tuf.api._payload import Targets, Timestamp
 from tuf.api.exceptions import RepositoryError
 
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.texts import Sentence
-from cuntong_protocol.trust.custom import Contents, Target, merge_contents, parse_time, read_role
+from cuntong_protocol.trust.custom import (
+    Contents,
+    Listed,
+    Target,
+    merge_contents,
+    parse_time,
+    read_role,
+)
 from cuntong_protocol.trust.names import SIGNED_AT_FIELD, SNAPSHOT, TIMESTAMP
 
 from .floors import Accepted
@@ -48,13 +58,15 @@ class AcceptedCatalogue:
 def read_accepted(
     code: Division,
     accepted: Accepted,
-    roles: Mapping[str, Targets],
+    roles: Iterable[tuple[str, Targets]],
     delegation_problems: tuple[Sentence, ...] = (),
 ) -> AcceptedCatalogue:
-    """Read verified roles; those of `accepted` that `roles` lacks are taken for damaged."""
+    """Read verified roles, each once; those of `accepted` that `roles` lacks are taken for damaged."""
     parts: list[Contents] = []
     problems = list(delegation_problems)
-    for role, signed in roles.items():
+    here = {SNAPSHOT}
+    for role, signed in roles:
+        here.add(role)
         part, found = read_role(code, role, _targets(signed))
         parts.append(part)
         problems.extend(found)
@@ -69,27 +81,47 @@ def read_accepted(
         versions,
         merge_contents(parts),
         tuple(problems),
-        frozenset(accepted.roles) - frozenset(roles) - {SNAPSHOT},
+        frozenset(accepted.roles) - here,
     )
 
 
 def load_accepted(code: Division, accepted: Accepted, spool: Spool) -> AcceptedCatalogue:
     """Read an accepted catalogue from its files, after a start. They were verified when they were written."""
-    roles: dict[str, Targets] = {}
-    for role, file in accepted.roles.items():
-        if role == SNAPSHOT:
-            continue  # Its bytes lie in the floors.
-        data = spool.read_trusted(code, role, file.version, file.sha256)
-        if data is not None:
-            roles[role] = parse_targets(data)
-    return read_accepted(code, accepted, roles)
+
+    def roles() -> Iterator[tuple[str, Targets]]:
+        # One at a time: python-tuf takes 1.2 kB for each bundle that is listed, and we have 80 MiB in all.
+        for role, file in accepted.roles.items():
+            if role == SNAPSHOT:
+                continue  # Its bytes lie in the floors.
+            data = spool.read_trusted(code, role, file.version, file.sha256)
+            if data is not None:
+                yield role, parse_targets(data)
+
+    return read_accepted(code, accepted, roles())
 
 
-def _targets(signed: Targets) -> list[Target]:
-    return [
-        Target(path, target.length, target.hashes.get("sha256", ""), target.custom)
-        for path, target in signed.targets.items()
-    ]
+def compacted(catalogue: AcceptedCatalogue) -> AcceptedCatalogue:
+    """The same in fresh memory.
+
+    What was just verified lies among all that python-tuf needed for it, and as long as it does, none of
+    that goes back to the system: 10 MB with 10,000 bundles.
+    """
+    gc.collect()
+    contents = msgspec.structs.replace(
+        catalogue.contents,
+        bundles=_again(catalogue.contents.bundles),
+        promoted=_again(catalogue.contents.promoted),
+    )
+    return dataclasses.replace(catalogue, contents=contents)
+
+
+def _again(listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(listed), type=tuple[Listed, ...])
+
+
+def _targets(signed: Targets) -> Iterator[Target]:
+    for path, target in signed.targets.items():
+        yield Target(path, target.length, target.hashes.get("sha256", ""), target.custom)
 
 
 def signed_at(timestamp: Timestamp) -> datetime | None:

@@ -41,6 +41,7 @@ from cuntong_protocol.trust.names import (
 
 from .accepted import (
     AcceptedCatalogue,
+    compacted,
     hinted_time,
     load_accepted,
     read_accepted,
@@ -173,6 +174,7 @@ class Authority:
             above: The highest proven time of the authorities above.
             clock: This machine's, in the strict profile; None in the tolerant one.
         """
+        before = self.accepted
         try:
             try:
                 self._update(enrolled, above, clock)
@@ -189,6 +191,8 @@ class Authority:
             ).sentence
             self._tried = None  # The next refresh may find room.
             self._reload_quietly()
+        if self.accepted is not None and self.accepted is not before:
+            self.accepted = compacted(self.accepted)
         self._remember_seen()
 
     def _remember_seen(self) -> None:
@@ -407,7 +411,7 @@ class Authority:
         self._spool.write_trusted(self.code, files)
         self._floors.raise_floor(self.code, verified, proven, accepted)
         self._reload()
-        self.accepted = read_accepted(self.code, accepted, roles, problems)
+        self.accepted = read_accepted(self.code, accepted, roles.items(), problems)
         self.problem = None
         self.waiting = ()
         self._suspect = None

@@ -61,13 +61,14 @@ def load_roles(
             problems.append(_bad_delegation(code, "succinct_roles"))
         for name, role in (delegations.roles or {}).items():
             if (
-                is_delegated_role(name)
+                isinstance(name, str)  # python-tuf doesn't look.
+                and is_delegated_role(name)
                 and tuple(role.paths or ()) == delegated_paths(code, name)
                 and not role.terminating
             ):
                 names.append(name)
             else:
-                problems.append(_bad_delegation(code, name))
+                problems.append(_bad_delegation(code, str(name)))
     if len(names) > MAX_MONTHS:
         raise TrustError(
             "trust.too-many-roles",
@@ -77,7 +78,7 @@ def load_roles(
         )
     loaded = {TARGETS: targets}
     for name in names:
-        run.updater.get_targetinfo(probe_path(code, name))
+        run.load(probe_path(code, name))
         found = run.targets(name)
         if found is None:
             raise RepositoryError(f"{name} is hidden by another role")

@@ -9,7 +9,8 @@ python-tuf has verified is read back afterwards, whether the run succeeded or no
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,15 +107,16 @@ class Verification:
             cached[SNAPSHOT] = documents.snapshot
         for role, data in cached.items():
             (folder / f"{role}.json").write_bytes(data)
-        self.updater = Updater(
-            str(folder),
-            base_url,
-            str(folder),
-            targets_url,
-            fetcher=fetcher,
-            config=_CONFIG,
-            bootstrap=documents.root,
-        )
+        with _malformed_is_refused():
+            self.updater = Updater(
+                str(folder),
+                base_url,
+                str(folder),
+                targets_url,
+                fetcher=fetcher,
+                config=_CONFIG,
+                bootstrap=documents.root,
+            )
         # python-tuf has no public way to say what time it is (ADR 2); a test asserts that this one exists.
         self._trusted = self.updater._trusted_set  # noqa: SLF001
         self._trusted.reference_time = reference_time
@@ -125,7 +127,17 @@ class Verification:
         Raises:
             RepositoryError, DownloadError, OSError: as python-tuf raises them.
         """
-        self.updater.refresh()
+        with _malformed_is_refused():
+            self.updater.refresh()
+
+    def load(self, target_path: str) -> None:
+        """Look a target up, and so load every delegated role that may speak of it.
+
+        Raises:
+            RepositoryError, DownloadError, OSError: as python-tuf raises them.
+        """
+        with _malformed_is_refused():
+            self.updater.get_targetinfo(target_path)
 
     def targets(self, role: str) -> Targets | None:
         """A verified targets role, or None when this run hasn't verified it."""
@@ -167,6 +179,18 @@ class Verification:
     def _read(self, role: str) -> bytes | None:
         path = self._folder / f"{role}.json"
         return path.read_bytes() if path.exists() else None
+
+
+@contextmanager
+def _malformed_is_refused() -> Iterator[None]:
+    """python-tuf checks types as it reads, but not all: `true` as the name of a role ends in a TypeError.
+
+    Whoever signs such a thing must not stop those who read it.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise RepositoryError(f"what is signed is malformed ({type(error).__name__})") from error
 
 
 def is_signed_timestamp(data: bytes, root: bytes) -> bytes | None:

@@ -1,0 +1,52 @@
+"""What keeps a node within its 80 MiB (DESIGN 12): libraries left out, and memory given back.
+
+Python and glibc keep what was freed. After a large piece of work the daemon asks for it to be returned; what
+must stay is copied to fresh memory first (`trust.accepted.compacted`), so that it doesn't hold the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Final
+
+_M_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+
+
+@contextmanager
+def without(name: str, stand_in: ModuleType | None = None) -> Iterator[None]:
+    """Let imports inside the block find `stand_in` instead of the module `name`.
+
+    Nothing happens when somebody has imported the module already, and afterwards anyone may.
+
+    Args:
+        name: Of the module, with its packages.
+        stand_in: With the names that importing needs; None: as if the module weren't installed.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = stand_in  # type: ignore[assignment]  # None is how Python says it itself.
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def share_arenas() -> None:
+    """Let all threads allocate from two places instead of one each; before there are threads."""
+    with contextlib.suppress(OSError, AttributeError):  # Not glibc.
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def return_memory() -> None:
+    """Give what is free back to the system. Blocks for some milliseconds."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # Not glibc.
+        ctypes.CDLL(None).malloc_trim(0)
