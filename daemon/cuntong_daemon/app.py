@@ -13,22 +13,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 
 import msgspec
 import trio
 
 from cuntong_protocol.divisions import Division
-from cuntong_protocol.enrolment import EnrolmentError
-from cuntong_protocol.errors import CuntongError, Fault
+from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.link.messages import LINK_VERSION, Announcement, Hello, PeerAddress, Welcome
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .api import Api
-from .catalogue import Catalogue, Database, check_database
+from .catalogue import Catalogue, Database
 from .centre import Centre
 from .clock import NodeClock
-from .config import Config, ConfigError, parse_address
+from .config import Config, parse_address
 from .control.server import ControlServer
 from .link.parent import ParentLink
 from .link.parts import Parts
@@ -39,20 +37,13 @@ from .logs import get_logger
 from .metadata import MetadataKeeper
 from .neighbours import Neighbours, order_noted
 from .paths import DataPaths
-from .pki.certificates import (
-    KeyFiles,
-    certificate_code,
-    load_chain,
-    load_private_key,
-    not_enrolled,
-    own_certificate,
-)
+from .pki.certificates import KeyFiles, own_certificate
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
+from .place import check_place
 from .replicator import Replicator
-from .reserve import Reserve
 from .services import running
-from .store.errors import StoreError, database_error, is_disk_full
+from .store.errors import StoreError, database_error
 from .store.library import Library
 from .store.store import Store
 from .swarm.engine import SwarmEngine
@@ -62,19 +53,12 @@ from .trust.view import Refresh, View
 
 log = get_logger("app")
 
-FOLDER_MODE = 0o750
 GAP_S = 0.01
 GAP_LOGGED_S = 0.25
 """The event loop should never be held up so long; whoever does it is a defect."""
 MAX_NOTICES = 50
 MAX_LOGGED = 20
 """Names of bundles in the log for one change; a new node's whole catalogue is only counted."""
-
-
-class StartError(CuntongError):
-    """The daemon can't start on this machine as it is."""
-
-    fault = Fault.SYSTEM
 
 
 class Node:
@@ -157,11 +141,12 @@ class Node:
 
     # News of the trust layer.
 
-    async def _on_refresh(self, refresh: Refresh) -> None:
+    async def _on_refresh(self, refresh: Refresh, has_blobs: bool) -> None:
         self.view = refresh.view
         self.clock.prove(refresh.view.proven_time)
         await self.database.call(self._replace_listings, refresh.view)
-        self.neighbours.set_view(refresh.view, await self.keeper.announcements())
+        announcements = await self.keeper.announcements()
+        self.neighbours.set_view(refresh.view, announcements, has_blobs=has_blobs)
         self.replicator.set_view(refresh.view)
         self._report_equivocations()
 
@@ -300,7 +285,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
     Raises:
         CuntongError: it can't start, in words; or a service failed.
     """
-    await trio.to_thread.run_sync(_check_place, config, paths)
+    await trio.to_thread.run_sync(check_place, config, paths)
     try:
         node = Node(config, paths)
     except sqlite3.Error as error:
@@ -349,68 +334,6 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
             yield node
     finally:
         node.close()
-
-
-def _check_place(config: Config, paths: DataPaths) -> None:
-    """What can be told before anything runs: that this is the place, and that its disk can be used."""
-    _check_enrolment(KeyFiles(paths.keys))
-    own = certificate_code(own_certificate(KeyFiles(paths.keys)))
-    if own != config.division:
-        raise ConfigError(
-            "config.other-node",
-            N_(
-                "{file} is for {code}, but this node was enrolled as {own}. Set node.code to {own}, or enrol the"
-                " node again."
-            ),
-            file=str(paths.config),
-            code=config.division,
-            own=own,
-        )
-    if is_disk_full(paths.root):
-        Reserve(paths).give_up()
-    _make_folders(paths)
-    check_database(paths.database)
-
-
-def _check_enrolment(files: KeyFiles) -> None:
-    readers: tuple[tuple[Path, Callable[[bytes], object]], ...] = (
-        (files.key, load_private_key),
-        (files.chain, load_chain),
-        (files.anchor, load_chain),
-    )
-    for file, read in readers:
-        try:
-            read(file.read_bytes())
-        except FileNotFoundError:
-            raise not_enrolled() from None
-        except EnrolmentError as error:
-            raise ConfigError(
-                error.code,
-                N_("{file} is damaged. Restore it from a backup, or enrol the node again."),
-                file=str(file),
-            ) from error
-
-
-def _make_folders(paths: DataPaths) -> None:
-    try:
-        for folder in (
-            paths.spool,
-            paths.trusted,
-            paths.blobs,
-            paths.torrents,
-            paths.resume,
-            paths.store,
-            paths.library,
-            paths.incoming,
-        ):
-            folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(
-            "app.no-folder",
-            N_("{folder} can't be made: {reason}. Check the disk and its permissions."),
-            folder=str(error.filename),
-            reason=error.strerror or str(error),
-        ) from error
 
 
 def _ordered(child: Division, bundle: str) -> Sentence:

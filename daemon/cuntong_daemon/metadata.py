@@ -57,7 +57,8 @@ class MetadataKeeper:
     Args:
         federation: The verifier; used in one thread at a time.
         spool: Where what was fetched is put.
-        on_refresh: Called with each outcome that changed the view or brought blobs, and with the first.
+        on_refresh: Called with each outcome that changed the view or brought blobs, and with the first; told
+            whether blobs came.
         others: Neighbours to ask for an object that nobody announced, best first.
     """
 
@@ -65,7 +66,7 @@ class MetadataKeeper:
         self,
         federation: Federation,
         spool: Spool,
-        on_refresh: Callable[[Refresh], Awaitable[None]],
+        on_refresh: Callable[[Refresh, bool], Awaitable[None]],
         others: Callable[[], Sequence[Source]],
     ) -> None:
         self._federation = federation
@@ -78,6 +79,7 @@ class MetadataKeeper:
         self._unread: dict[tuple[Division, Source], Announcement] = {}
         self.problems: tuple[Sentence, ...] = ()
         self._has_news = True
+        self._has_blobs = False
         self._must_retry = False
         self._reserve = Reserve(spool.paths)
 
@@ -171,8 +173,8 @@ class MetadataKeeper:
             self._must_retry = self._has_news = True
         if refresh.changed or self._has_news:
             self._has_news = True
-            await self._on_refresh(refresh)
-            self._has_news = False
+            await self._on_refresh(refresh, self._has_blobs)
+            self._has_news = self._has_blobs = False
         return refresh
 
     async def _fetch_timestamps(self) -> None:
@@ -245,4 +247,4 @@ class MetadataKeeper:
         elif len(data) <= MAX_BLOB_BYTES:
             self._spool.store_blob(name.role, data)
             # The view may know of it already; what waits for its bytes doesn't.
-            self._has_news = True
+            self._has_news = self._has_blobs = True

@@ -184,14 +184,23 @@ class Neighbours:
 
     # What others here tell.
 
-    def set_view(self, view: View, announcements: Sequence[Announcement]) -> None:
-        """The verified view has changed: judge the children anew, pass the news on."""
+    def set_view(
+        self, view: View, announcements: Sequence[Announcement], *, has_blobs: bool
+    ) -> None:
+        """The verified view has changed: judge the children anew, pass the news on.
+
+        Args:
+            view: What is verified now.
+            announcements: The timestamps to pass on.
+            has_blobs: Blobs have come. A neighbour that heard of a timestamp before they did has asked for
+                them in vain, so it is told once more.
+        """
         self._view = view
         self._announcements = list(announcements)
         if self._server is not None:
             self._server.check_members()
         for session in self.sessions():
-            session.announce(self._announcements)
+            session.announce(self._announcements, again=has_blobs)
 
     def set_swarms(self, progress: Mapping[bytes, float]) -> None:
         """What this node takes part in, with its own progress (0 to 1)."""

@@ -303,8 +303,10 @@ class Replicator:
 
         As long as that revision hasn't begun, it may still take over what has come.
         """
-        if not view.is_complete or not view.listings:
+        if not view.is_complete or not view.authorities:
             return
+        if any(authority.state == "unknown" for authority in view.authorities.values()):
+            return  # It may list what lies here.
         heirs = {_slug(item.id) for item in self._items.values() if not item.is_started}
         for payload in await self._unclaimed():
             if payload.name not in heirs:

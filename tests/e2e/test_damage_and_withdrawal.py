@@ -145,12 +145,7 @@ def test_withdrawn_bundle_goes_from_connected_villages_and_stays_away(
         shutil.copytree(kept / "library", place.paths.library, dirs_exist_ok=True)
     world.start(world.county, world.west)
     for place in (world.west, world.county):
-        world.until(
-            "nothing of it is shown",
-            lambda place=place: not world.library(place, bundle).exists(),
-        )
-        assert world.bundle(place, bundle.id) is None
-        assert not world.store(place, bundle).exists()
+        world.until("it is gone again", lambda place=place: is_gone(world, place, bundle))
     assert world.traffic(world.county)["up_wire"] == 0
     why = json.loads(world.run(world.west, "status", "--why", bundle.id, "--json"))
     assert why["reasons"][0]["code"] == "why.withdrawn"

@@ -37,7 +37,7 @@ SYSTEM = Fault.SYSTEM.value
 TOLD = {"store.disk-full", "trust.cannot-write"}
 FULL = {"(build.disk-full)", "(authority.cannot-write)"}
 LARGE = 16_000_000
-STEPS = 60 if IS_FULL else 9
+STEPS = 60 if IS_FULL else 5
 
 
 @pytest.fixture

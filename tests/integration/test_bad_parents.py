@@ -29,6 +29,7 @@ from tests.support.bad_world import (
 )
 
 DAY_S = 86_400.0
+LONG_AGO, FAR_AHEAD = "2000-01-01 00:00:00", "2040-01-01 00:00:00"
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_a_parent_that_answers_garbage_does_no_harm(world: World) -> None:
     world.wait_bundle(place)
 
 
-@pytest.mark.parametrize("moment", ["2000-01-01 00:00:00", "2040-01-01 00:00:00"])
+@pytest.mark.parametrize("moment", [LONG_AGO, FAR_AHEAD])
 def test_a_county_whose_clock_is_wrong_finishes_and_tells(world: World, moment: str) -> None:
     """Its profile is strict: by the clock everything would be expired, or not valid yet."""
     place = world.county
@@ -165,6 +166,8 @@ def test_a_county_whose_clock_is_wrong_finishes_and_tells(world: World, moment: 
     status = world.wait_status(place, lambda found: bool(found.problems))
     assert [problem.code for problem in status.problems] == ["clock.wrong"]
     assert status.parent.state == "connected"
+    if moment != LONG_AGO and not IS_FULL:
+        return
     world.network.stop(place, world.centre)
     world.start(place, environment=wrong)  # Without a parent: it keeps and shows what it has.
     status = world.wait_status(place, lambda found: bool(found.problems))
@@ -177,7 +180,7 @@ def test_a_county_whose_clock_is_wrong_finishes_and_tells(world: World, moment: 
     assert_no_traceback(place)
 
 
-@pytest.mark.parametrize("moment", ["2000-01-01 00:00:00", "2040-01-01 00:00:00"])
+@pytest.mark.parametrize("moment", [LONG_AGO, FAR_AHEAD] if IS_FULL else [FAR_AHEAD])
 def test_a_centre_whose_clock_is_wrong_signs_nothing_and_serves_on(
     world: World, moment: str
 ) -> None:
@@ -205,7 +208,7 @@ def test_a_county_that_is_killed_at_any_moment_ends_up_whole(world: World) -> No
     enrolled = place.folder / "enrolled"
     shutil.copytree(place.paths.root, enrolled)
     world.start(world.centre)
-    for _ in range(30 if IS_FULL else 3):
+    for _ in range(30 if IS_FULL else 1):
         shutil.rmtree(place.paths.root)
         shutil.copytree(enrolled, place.paths.root)
         for _ in range(3):

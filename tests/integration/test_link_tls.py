@@ -290,7 +290,7 @@ async def test_port_that_is_taken_is_told_in_words(tmp_path: Path) -> None:
         (error,) = caught.value.exceptions
         assert isinstance(error, CuntongError)
         assert error.code == "link.port-taken"
-        assert error.fault is Fault.CONFIG
+        assert error.fault is Fault.SYSTEM
 
 
 async def test_address_that_is_not_ours_is_told_in_words(tmp_path: Path) -> None:

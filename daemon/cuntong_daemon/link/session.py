@@ -269,10 +269,10 @@ class LinkSession:
             self._last_words = Refused(reason)
         self._end(LinkRefusedError(reason))
 
-    def announce(self, entries: Iterable[Announcement]) -> None:
-        """Tell what of these the neighbour hasn't been told yet."""
+    def announce(self, entries: Iterable[Announcement], *, again: bool = False) -> None:
+        """Tell what of these the neighbour hasn't been told yet; or all of it again."""
         for entry in entries:
-            if self._announced.get(entry.authority) != entry:
+            if again or self._announced.get(entry.authority) != entry:
                 self._announced[entry.authority] = entry
                 _put(self._announcements, entry.authority, entry)
         self._wake()

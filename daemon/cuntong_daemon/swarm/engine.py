@@ -408,7 +408,9 @@ class SwarmEngine:
                     entry.refused += 1
                     self._box.put(HashFailed(infohash, 1))
             case al.DiskError(infohash, file, number, reason):
-                if entry := self._entries.get(infohash):
+                entry = self._entries.get(infohash)
+                # One full disk is one alert for each block that was on its way.
+                if entry is not None and entry.handle is not None:
                     self._fail(entry, number, reason, file)
             case al.Inconsistent(infohash):
                 if entry := self._entries.get(infohash):

@@ -55,21 +55,33 @@ class AcceptedCatalogue:
     damaged: frozenset[str]
 
 
-def read_accepted(
-    code: Division,
+@dataclass(frozen=True, slots=True)
+class ReadRole:
+    """What one verified role says, and what is wrong with it."""
+
+    version: int
+    contents: Contents
+    problems: tuple[Sentence, ...]
+
+
+def read_verified(code: Division, role: str, signed: Targets) -> ReadRole:
+    """Read a verified role at once, so that python-tuf's form of it needn't stay: 1.2 kB for each bundle."""
+    return ReadRole(signed.version, *read_role(code, role, _targets(signed)))
+
+
+def put_together(
     accepted: Accepted,
-    roles: Iterable[tuple[str, Targets]],
+    roles: Iterable[tuple[str, ReadRole]],
     delegation_problems: tuple[Sentence, ...] = (),
 ) -> AcceptedCatalogue:
-    """Read verified roles, each once; those of `accepted` that `roles` lacks are taken for damaged."""
+    """Make a catalogue of its roles; those of `accepted` that `roles` lacks are taken for damaged."""
     parts: list[Contents] = []
     problems = list(delegation_problems)
     here = {SNAPSHOT}
-    for role, signed in roles:
+    for role, read in roles:
         here.add(role)
-        part, found = read_role(code, role, _targets(signed))
-        parts.append(part)
-        problems.extend(found)
+        parts.append(read.contents)
+        problems.extend(read.problems)
     timestamp = parse_timestamp(accepted.timestamp)
     versions = {role: file.version for role, file in accepted.roles.items()}
     versions[TIMESTAMP] = timestamp.version
@@ -88,16 +100,15 @@ def read_accepted(
 def load_accepted(code: Division, accepted: Accepted, spool: Spool) -> AcceptedCatalogue:
     """Read an accepted catalogue from its files, after a start. They were verified when they were written."""
 
-    def roles() -> Iterator[tuple[str, Targets]]:
-        # One at a time: python-tuf takes 1.2 kB for each bundle that is listed, and we have 80 MiB in all.
+    def roles() -> Iterator[tuple[str, ReadRole]]:
         for role, file in accepted.roles.items():
             if role == SNAPSHOT:
                 continue  # Its bytes lie in the floors.
             data = spool.read_trusted(code, role, file.version, file.sha256)
             if data is not None:
-                yield role, parse_targets(data)
+                yield role, read_verified(code, role, parse_targets(data))
 
-    return read_accepted(code, accepted, roles())
+    return put_together(accepted, roles())
 
 
 def compacted(catalogue: AcceptedCatalogue) -> AcceptedCatalogue:

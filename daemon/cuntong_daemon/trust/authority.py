@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 
-from tuf.api._payload import Root, Targets
+from tuf.api._payload import Root
 from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,
@@ -41,10 +41,11 @@ from cuntong_protocol.trust.names import (
 
 from .accepted import (
     AcceptedCatalogue,
+    ReadRole,
     compacted,
     hinted_time,
     load_accepted,
-    read_accepted,
+    put_together,
     sha256_of,
 )
 from .fetcher import SpoolFetcher
@@ -304,7 +305,7 @@ class Authority:
             self.problem = explain(self.code, error).sentence
             return False
         failure: Exception | None = None
-        roles: dict[str, Targets] = {}
+        roles: dict[str, ReadRole] = {}
         problems: tuple[Sentence, ...] = ()
         try:
             run.refresh()
@@ -381,7 +382,7 @@ class Authority:
         floor: Floor,
         verified: Documents,
         proven: datetime,
-        roles: Mapping[str, Targets],
+        roles: Mapping[str, ReadRole],
         problems: tuple[Sentence, ...],
     ) -> None:
         """Write the whole catalogue, then make it count in one transaction (SPEC 4.6)."""
@@ -391,8 +392,8 @@ class Authority:
         index: dict[str, RoleFile] = {}
         versions: dict[str, int] = {}
         root, timestamp, snapshot = run.top()
-        for role, signed in roles.items():
-            versions[role] = signed.version
+        for role, read in roles.items():
+            versions[role] = read.version
         versions[SNAPSHOT] = snapshot.version
         if not all(map(is_version, (timestamp.version, root.version, *versions.values()))):
             self.problem = TrustError(
@@ -411,7 +412,7 @@ class Authority:
         self._spool.write_trusted(self.code, files)
         self._floors.raise_floor(self.code, verified, proven, accepted)
         self._reload()
-        self.accepted = read_accepted(self.code, accepted, roles.items(), problems)
+        self.accepted = put_together(accepted, roles.items(), problems)
         self.problem = None
         self.waiting = ()
         self._suspect = None

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 from tuf.api.exceptions import DownloadHTTPError
 
-from cuntong_daemon.memory import without
-
-# python-tuf's own fetcher brings an HTTP client: 2 MB that a node has better uses for.
-_http = ModuleType("tuf.ngclient.urllib3_fetcher")
-vars(_http)["Urllib3Fetcher"] = type("Urllib3Fetcher", (), {})
-with without(_http.__name__, _http):
-    from tuf.ngclient.fetcher import FetcherInterface
+from .tuf_client import FetcherInterface
 
 BASE_URL = "spool:/"
 """What python-tuf puts before each file name; nothing is ever dialled."""

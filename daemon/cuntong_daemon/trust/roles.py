@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from tuf.api._payload import Snapshot, Targets, Timestamp
+from tuf.api._payload import Snapshot, Timestamp
 from tuf.api.exceptions import ExpiredMetadataError, RepositoryError, UnsignedMetadataError
 
 from cuntong_protocol.divisions import Division
@@ -30,7 +30,7 @@ from cuntong_protocol.trust.names import (
     timestamp_path,
 )
 
-from .accepted import sha256_of
+from .accepted import ReadRole, read_verified, sha256_of
 from .spool import Spool
 from .verifier import Verification, explain, parse_targets
 from .view import Missing
@@ -40,7 +40,7 @@ _FIRST_ROLES = (TARGETS, WITHDRAWN, MEMBERS, PROMOTED)
 
 def load_roles(
     code: Division, run: Verification
-) -> tuple[dict[str, Targets], tuple[Sentence, ...]]:
+) -> tuple[dict[str, ReadRole], tuple[Sentence, ...]]:
     """Verify every delegated role of the kinds that SPEC 4.1 knows.
 
     Returns:
@@ -76,13 +76,14 @@ def load_roles(
             authority=code,
             limit=MAX_MONTHS,
         )
-    loaded = {TARGETS: targets}
+    loaded = {TARGETS: read_verified(code, TARGETS, targets)}
     for name in names:
         run.load(probe_path(code, name))
         found = run.targets(name)
         if found is None:
             raise RepositoryError(f"{name} is hidden by another role")
-        loaded[name] = found
+        loaded[name] = read_verified(code, name, found)
+        found.targets.clear()  # python-tuf asks it no more; all months at once would be 12 MB.
     return loaded, tuple(problems)
 
 

@@ -27,8 +27,6 @@ from tuf.api.exceptions import (
 )
 from tuf.api.metadata import Metadata
 from tuf.api.serialization import DeserializationError
-from tuf.ngclient.config import UpdaterConfig
-from tuf.ngclient.updater import Updater
 
 from cuntong_protocol.texts import N_
 from cuntong_protocol.trust.names import (
@@ -45,6 +43,7 @@ from cuntong_protocol.trust.names import (
 )
 
 from .fetcher import BASE_URL, SpoolFetcher
+from .tuf_client import Updater, UpdaterConfig
 
 _CONFIG = UpdaterConfig(
     root_max_length=MAX_ROOT_BYTES,

@@ -1,0 +1,201 @@
+"""What authorities decide, as the nodes below see it: promotion, new keys, and who may come in."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cuntong_daemon.config import parse_address
+from cuntong_tools.demo.network import CONTROL_PORT, Place
+from tests.support.world import World, assert_same_folder, make_films
+
+OTHER_COUNTY, OTHER_VILLAGE = "442000000000", "442000001001"
+
+
+@pytest.fixture
+def two_counties(world: World) -> tuple[World, Place, Place]:
+    """The network with another county and a village of it."""
+    county = world.net.add(OTHER_COUNTY, "中山市", world.province, is_authority=True)
+    village = world.net.add(OTHER_VILLAGE, "石岐村", county)
+    world.net.found(county)
+    world.net.enrol(county)
+    world.net.enrol(village)
+    return world, county, village
+
+
+def test_what_a_county_publishes_is_promoted_by_two_and_reaches_another_countys_village(
+    two_counties: tuple[World, Place, Place], tmp_path: Path
+) -> None:
+    world, other_county, other_village = two_counties
+    folder = make_films(tmp_path / "opera", [200_000] * 2, seed=21)
+    world.start(world.nation, world.province, world.county, other_county, world.west, other_village)
+    bundle = world.publish(world.county, folder)
+    world.until_complete(bundle, world.county, world.west)
+    world.until("the province sees it", lambda: bundle.id in world.run(world.province, "review"))
+    kept = world.run(world.province, "promote", bundle.id, *world.keys(world.province, 1))
+    assert "1 of 2" in kept
+    for place in (world.province, other_county, other_village):
+        assert world.bundle(place, bundle.id) is None
+    world.run(world.province, "promote", *world.keys(world.province, 2))
+    world.until_complete(bundle, world.province, other_county, other_village)
+    assert_same_folder(folder, world.library(other_village, bundle))
+    assert world.bundle(world.nation, bundle.id) is None
+
+
+def test_daemons_follow_when_keys_are_replaced(world: World, tmp_path: Path) -> None:
+    world.start()
+    for number, key in enumerate(("online", "targets", "root-1"), start=1):
+        world.run(world.nation, "authority", "rotate", key, *world.keys(world.nation))
+        folder = make_films(tmp_path / f"after-{key}", [100_000], seed=number)
+        bundle = world.publish(world.nation, folder)
+        world.until_complete(bundle)
+        for village in world.villages:
+            assert_same_folder(folder, world.library(village, bundle))
+    for place in world.all:
+        assert not world.status(place).problems
+
+
+def spooled(place: Place) -> dict[str, bytes]:
+    """All metadata and descriptors that a place has, verified or not."""
+    return {
+        str(path.relative_to(place.paths.root)): path.read_bytes()
+        for folder in (place.paths.spool, place.paths.trusted, place.paths.blobs)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_removed_village_is_told_why_and_gets_nothing_more(world: World, tmp_path: Path) -> None:
+    world.start()
+    world.run(world.county, "node", "remove", world.east.code, "--reason", "plaque taken down",
+              *world.keys(world.county))  # fmt: skip
+
+    def is_refused() -> bool:
+        parent = world.status(world.east).parent
+        refusal = parent.refusal
+        return (
+            parent.state == "refused"
+            and refusal is not None
+            and refusal.code == "node.removed"
+            and "plaque taken down" in str(refusal)
+        )
+
+    world.until("the village is refused, and knows why", is_refused)
+    before = spooled(world.east)
+    folder = make_films(tmp_path / "film", [100_000], seed=31)
+    bundle = world.publish(world.nation, folder)
+    world.until_complete(bundle, world.nation, world.province, world.county, world.west)
+    for place in (world.nation, world.province, world.county):
+        assert world.east.code not in {child.code for child in world.status(place).children}
+    assert "node.removed" in world.county.log.read_text()
+    # A restart makes it dial all of its parents once more.
+    world.net.stop(world.east)
+    world.net.start(world.east)
+    world.until("it is refused again", is_refused)
+    assert spooled(world.east) == before
+    assert world.bundle(world.east, bundle.id) is None
+    assert world.traffic(world.east)["down_wire"] == 0
+
+
+def test_village_of_another_county_is_told_so_and_gets_nothing(
+    two_counties: tuple[World, Place, Place], tmp_path: Path
+) -> None:
+    world, _other_county, stranger = two_counties
+    config = stranger.paths.config
+    # It dials the wrong county, as if it were its own: with the right name for whom it finds there.
+    text = config.read_text()
+    first = text.index("[[network.parents]]")
+    end = text.index("#", first)
+    config.write_text(
+        text[:first]
+        + f'[[network.parents]]\ncode = "{world.county.code}"\naddress = "{world.county.address}:{CONTROL_PORT}"\n\n'
+        + text[end:]
+    )
+    world.start(world.nation, world.province, world.county)
+    folder = make_films(tmp_path / "film", [100_000], seed=32)
+    bundle = world.publish(world.nation, folder)
+    world.until_complete(bundle, world.county)
+    before = spooled(stranger)
+    world.net.start(stranger)
+    world.until("it is refused", lambda: world.status(stranger).parent.refusal is not None)
+    world.until(
+        "the county tells too", lambda: "node.wrong-subtree" in world.county.log.read_text()
+    )
+    after = spooled(stranger)
+    assert {name: after[name] for name in before} == before
+    assert not any(bundle.id.encode() in data for data in after.values())
+    assert world.bundle(stranger, bundle.id) is None
+
+
+def stranger_context(folder: Path, *, with_certificate: bool) -> ssl.SSLContext:
+    """TLS as somebody speaks it who made a certificate with a village's name for himself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if with_certificate:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "village")])
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=30))
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName("006.003.00.19.44.cuntong.internal")]),
+                critical=False,
+            )
+            .sign(key, hashes.SHA256())
+        )
+        file = folder / "stranger.pem"
+        file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + certificate.public_bytes(serialization.Encoding.PEM)
+        )
+        context.load_cert_chain(file)
+    return context
+
+
+@pytest.mark.parametrize("with_certificate", [False, True])
+def test_stranger_gets_not_a_byte(world: World, tmp_path: Path, with_certificate: bool) -> None:
+    world.start(world.nation)
+    context = stranger_context(tmp_path, with_certificate=with_certificate)
+    received = b""
+    host, port = parse_address(f"{world.nation.address}:{CONTROL_PORT}")
+    with (
+        socket.create_connection((host, port), timeout=10) as plain,
+        contextlib.suppress(ssl.SSLError, ConnectionError),
+        context.wrap_socket(plain) as stream,
+    ):
+        # In TLS 1.3 a client may write before it hears that it was refused.
+        stream.sendall(b"\x00" * 64)
+        while part := stream.recv(65_536):
+            received += part
+    assert received == b""
+    world.until(
+        "the daemon has told", lambda: "link.child-not-greeted" in world.nation.log.read_text()
+    )
+    (line,) = [
+        json.loads(line)
+        for line in world.nation.log.read_text().splitlines()
+        if "link.child-not-greeted" in line
+    ]
+    assert line["reason"]
+    assert not world.status(world.nation).children
