@@ -316,7 +316,11 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
                     ParentAddress(Division(parent.code), *parse_address(parent.address))
                     for parent in config.network.parents
                 ],
-                dial=tls_dialler(dial_context, peer_identity),
+                dial=tls_dialler(
+                    dial_context,
+                    peer_identity,
+                    local_host=parse_address(config.network.swarm)[0],
+                ),
                 delegate=node.neighbours,
                 hello=node.hello,
                 parts=parts,

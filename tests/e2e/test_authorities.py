@@ -15,7 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cuntong_daemon.config import parse_address
+from cuntong_daemon.pki.tls import client_context
+from cuntong_protocol.link.frames import FrameDecoder, encode_frame
+from cuntong_protocol.link.messages import (
+    LINK_VERSION,
+    MAX_FRAME_BYTES,
+    Hello,
+    Refused,
+    Welcome,
+    decode_payload,
+)
 from cuntong_tools.demo.network import CONTROL_PORT, Place
 from tests.support.world import World, assert_same_folder, make_films
 
@@ -107,34 +116,42 @@ def test_removed_village_is_told_why_and_gets_nothing_more(world: World, tmp_pat
     assert world.traffic(world.east)["down_wire"] == 0
 
 
+def heard_after_hello(place: Place, parent: Place) -> list[object]:
+    """All that a parent says to a place that dials it with its real key and says hello, until it closes."""
+    context = client_context(place.paths.keys)
+    hello = Hello(LINK_VERSION, place.code, "test", place.code.tier.label, 7441)
+    decoder = FrameDecoder(MAX_FRAME_BYTES)
+    found = []
+    with (
+        socket.create_connection((parent.address, CONTROL_PORT), timeout=10) as plain,
+        contextlib.suppress(ssl.SSLEOFError, ConnectionError),
+        context.wrap_socket(plain, server_hostname=parent.code.dns_name) as stream,
+    ):
+        stream.sendall(encode_frame(hello))
+        while part := stream.recv(65_536):
+            decoder.feed(part)
+    while (payload := decoder.next_payload()) is not None:
+        found.append(decode_payload(payload))
+    return found
+
+
 def test_village_of_another_county_is_told_so_and_gets_nothing(
     two_counties: tuple[World, Place, Place], tmp_path: Path
 ) -> None:
     world, _other_county, stranger = two_counties
-    config = stranger.paths.config
-    # It dials the wrong county, as if it were its own: with the right name for whom it finds there.
-    text = config.read_text()
-    first = text.index("[[network.parents]]")
-    end = text.index("#", first)
-    config.write_text(
-        text[:first]
-        + f'[[network.parents]]\ncode = "{world.county.code}"\naddress = "{world.county.address}:{CONTROL_PORT}"\n\n'
-        + text[end:]
-    )
     world.start(world.nation, world.province, world.county)
-    folder = make_films(tmp_path / "film", [100_000], seed=32)
-    bundle = world.publish(world.nation, folder)
+    bundle = world.publish(world.nation, make_films(tmp_path / "film", [100_000], seed=32))
     world.until_complete(bundle, world.county)
-    before = spooled(stranger)
-    world.net.start(stranger)
-    world.until("it is refused", lambda: world.status(stranger).parent.refusal is not None)
+    (said,) = heard_after_hello(stranger, world.county)
+    assert isinstance(said, Refused)
+    assert said.reason.code == "node.wrong-subtree"
+    assert said.reason.params["node"] == stranger.code
     world.until(
         "the county tells too", lambda: "node.wrong-subtree" in world.county.log.read_text()
     )
-    after = spooled(stranger)
-    assert {name: after[name] for name in before} == before
-    assert not any(bundle.id.encode() in data for data in after.values())
-    assert world.bundle(stranger, bundle.id) is None
+    assert not world.status(world.county).children
+    # One of the county's own, who has its key, is welcome.
+    assert isinstance(heard_after_hello(world.west, world.county)[0], Welcome)
 
 
 def stranger_context(folder: Path, *, with_certificate: bool) -> ssl.SSLContext:
@@ -178,9 +195,8 @@ def test_stranger_gets_not_a_byte(world: World, tmp_path: Path, with_certificate
     world.start(world.nation)
     context = stranger_context(tmp_path, with_certificate=with_certificate)
     received = b""
-    host, port = parse_address(f"{world.nation.address}:{CONTROL_PORT}")
     with (
-        socket.create_connection((host, port), timeout=10) as plain,
+        socket.create_connection((world.nation.address, CONTROL_PORT), timeout=10) as plain,
         contextlib.suppress(ssl.SSLError, ConnectionError),
         context.wrap_socket(plain) as stream,
     ):

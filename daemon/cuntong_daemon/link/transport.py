@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -42,11 +43,22 @@ Dial = Callable[[ParentAddress], Awaitable[tuple[trio.abc.Stream, Identity]]]
 """Connects to a parent and says who answered; raises CuntongError."""
 
 
-def tls_dialler(context: ssl.SSLContext, identify: Identify) -> Dial:
-    """How a node really dials: TCP and TLS with its client context."""
+def tls_dialler(context: ssl.SSLContext, identify: Identify, *, local_host: str = "") -> Dial:
+    """How a node really dials: TCP and TLS with its client context.
+
+    Args:
+        context: From `pki.tls.client_context`.
+        identify: `pki.tls.peer_identity`.
+        local_host: The address to dial from, where parents of its family are concerned; "" or an unspecified one
+            leaves it to the system. A parent introduces others to a child at the address that it sees.
+    """
+    local = ipaddress.ip_address(local_host) if local_host else None
 
     async def connect(address: ParentAddress) -> tuple[trio.abc.Stream, Identity]:
-        stream = await dial(address.host, address.port, context, address.code.dns_name)
+        own = None
+        if local is not None and not local.is_unspecified:
+            own = str(local) if (local.version == 6) == (":" in address.host) else None
+        stream = await dial(address.host, address.port, context, address.code.dns_name, own)
         try:
             return stream, identify(stream)
         except BaseException:
@@ -56,7 +68,13 @@ def tls_dialler(context: ssl.SSLContext, identify: Identify) -> Dial:
     return connect
 
 
-async def dial(host: str, port: int, context: ssl.SSLContext, server_hostname: str) -> TlsStream:
+async def dial(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    server_hostname: str,
+    local_host: str | None = None,
+) -> TlsStream:
     """Connect to a parent and finish the TLS handshake, within 15 s.
 
     Raises:
@@ -66,7 +84,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext, server_hostname: s
     address = f"{host}:{port}"
     with trio.move_on_after(HANDSHAKE_S):
         try:
-            transport = await trio.open_tcp_stream(host, port)
+            transport = await trio.open_tcp_stream(host, port, local_address=local_host)
         except OSError as error:
             raise _unreachable(address, error) from error
         return await _handshake(

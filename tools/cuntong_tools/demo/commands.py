@@ -19,6 +19,7 @@ from rich.table import Table
 from cuntong_daemon.i18n import _
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
+from cuntong_tools.authority.common import say
 from cuntong_tools.output import console, format_bytes, format_percent
 
 from .content import change_one_file, folder_size, make_content
@@ -87,7 +88,7 @@ class _Show:
 
     def run(self, given: Path | None) -> None:
         began = time.monotonic()
-        click.echo(
+        say(
             _(
                 "A nation, a province, a county and two villages, each with its own daemon. The villages' links are held to {rate} kbit/s.",
                 rate=VILLAGE_KBIT_S,
@@ -95,20 +96,16 @@ class _Show:
         )
         folder, is_ours = self._content(given)
         size = folder_size(folder)
-        click.echo(
-            _("Content: {folder}, {size}", folder=str(given or folder), size=format_bytes(size))
-        )
+        say(_("Content: {folder}, {size}", folder=str(given or folder), size=format_bytes(size)))
         self._set_up()
-        click.echo(_("Set up in {seconds} s.", seconds=round(time.monotonic() - began)))
+        say(_("Set up in {seconds} s.", seconds=round(time.monotonic() - began)))
         self._publish(folder, size)
         if is_ours:
             self._revise(folder)
         else:
-            click.echo(_("The folder is too large to copy, so no revision is shown."))
+            say(_("The folder is too large to copy, so no revision is shown."))
         self._withdraw()
-        click.echo(
-            _("All shown, in {seconds} s altogether.", seconds=round(time.monotonic() - began))
-        )
+        say(_("All shown, in {seconds} s altogether.", seconds=round(time.monotonic() - began)))
 
     def _content(self, given: Path | None) -> tuple[Path, bool]:
         """The folder to publish, and whether it may be changed."""
@@ -169,7 +166,7 @@ class _Show:
             after[village.code]["down_wire"] - before[village.code]["down_wire"]
             for village in self._villages
         )
-        click.echo(
+        say(
             _(
                 "The revision is in both villages after {seconds} s; {size} crossed each village's link.",
                 seconds=f"{seconds:.1f}",
@@ -183,7 +180,7 @@ class _Show:
         began = time.monotonic()
         folders = [village.paths.library / self._bundle for village in self._villages]
         self._wait(lambda: not any(folder.exists() for folder in folders))
-        click.echo(
+        say(
             _(
                 "The bundle is gone from both villages after {seconds} s.",
                 seconds=f"{time.monotonic() - began:.1f}",
@@ -295,7 +292,7 @@ class _Show:
                     place=village.name,
                     difference=(found.stdout or found.stderr).splitlines()[0],
                 )
-            click.echo(_("  ✓ diff -r: {place} has exactly these files", place=village.name))
+            say(_("  ✓ diff -r: {place} has exactly these files", place=village.name))
 
     def _table(
         self,
@@ -318,9 +315,9 @@ class _Show:
                 format_bytes(crossed(place, "down_wire")),
                 format_bytes(crossed(place, "up_wire")),
             )
-        click.echo(_("Bytes over each place's link, overhead included:"))
+        say(_("Bytes over each place's link, overhead included:"))
         self._screen.print(table)
-        click.echo(
+        say(
             _(
                 "In both villages after {seconds} s. Packing saved {saved}: {payload} instead of {size} on each link.",
                 seconds=round(seconds),
@@ -329,7 +326,7 @@ class _Show:
                 size=format_bytes(size),
             )
         )
-        click.echo(
+        say(
             _(
                 "Copies that left the nation: {copies}.",
                 copies=f"{crossed(self._nation, 'up') / payload:.2f}",
@@ -340,15 +337,13 @@ class _Show:
 def _say_how_to_look(network: Network) -> None:
     village = network.places[-1]
     pids = " ".join(str(place.process.pid) for place in network.places if place.process)
-    click.echo(_("The network goes on. Each place's data directory:"))
+    say(_("The network goes on. Each place's data directory:"))
     for place in network.places:
         click.echo(f"  {place.name}: {place.paths.root}")
-    click.echo(_("Look around:"))
+    say(_("Look around:"))
     for words in ("status --watch", "catalogue list", "events"):
         click.echo(f"  cuntong {words} --data {village.paths.root}")
-    click.echo(
-        _("Stop it: kill {pids}; then remove {folder}", pids=pids, folder=str(network.folder))
-    )
+    say(_("Stop it: kill {pids}; then remove {folder}", pids=pids, folder=str(network.folder)))
 
 
 commands: list[click.Command] = [demo]
