@@ -292,7 +292,7 @@ class _Show:
                     place=village.name,
                     difference=(found.stdout or found.stderr).splitlines()[0],
                 )
-            say(_("  ✓ diff -r: {place} has exactly these files", place=village.name))
+            click.echo(_("  ✓ diff -r: {place} has exactly these files", place=village.name))
 
     def _table(
         self,
