@@ -535,9 +535,7 @@ class LinkSession:
         return message
 
     def _has_news(self) -> bool:
-        return bool(
-            self._announcements or self._introductions or self._haves or self._admissions
-        )
+        return bool(self._announcements or self._introductions or self._haves or self._admissions)
 
     def _next_news(self) -> Message:
         if self._announcements:

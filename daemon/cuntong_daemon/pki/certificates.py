@@ -56,6 +56,11 @@ def new_key(kind: KeyType = "ed25519") -> PrivateKey:
     return Ed25519PrivateKey.generate() if kind == "ed25519" else generate_private_key(SECP256R1())
 
 
+def key_type_of(key: PrivateKey) -> KeyType:
+    """The name of a key's type."""
+    return "ed25519" if isinstance(key, Ed25519PrivateKey) else "p256"
+
+
 def private_key_pem(key: PrivateKey) -> bytes:
     """Unencrypted PKCS#8: for keys that a daemon must be able to use without a person."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -75,9 +75,7 @@ GOOD: dict[str, Message] = {
     "swarm-certificate": SwarmCertificate(
         Division("440000000000"), Division("441900003005"), b"0\x82"
     ),
-    "swarm-refusal": SwarmCertificate(
-        Division("440000000000"), Division("441900003005"), b"", WHY
-    ),
+    "swarm-refusal": SwarmCertificate(Division("440000000000"), Division("441900003005"), b"", WHY),
 }
 OLD: dict[str, Message] = {
     "old-hello": Hello(1, Division("441900003005"), "cuntong 0.1.0", "village", 6881),
@@ -111,11 +109,19 @@ def bad() -> dict[str, tuple[bytes, str | None]]:
         "path-upwards": (get.replace(b"metadata", b"../etc/x"), "link.bad-message"),
         "path-out": (get.replace(b"440000000000", b"44/../../etc"), "link.bad-message"),
         "long-key": (
-            framed(encode_frame(GOOD["swarm-request"])[4:].replace(b"\xc4\x23" + A + b"key", b"\xc4\x81" + bytes(129))),
+            framed(
+                encode_frame(GOOD["swarm-request"])[4:].replace(
+                    b"\xc4\x23" + A + b"key", b"\xc4\x81" + bytes(129)
+                )
+            ),
             "link.bad-message",
         ),
         "no-key": (
-            framed(encode_frame(GOOD["swarm-request"])[4:].replace(b"\xc4\x23" + A + b"key", b"\xc4\x00")),
+            framed(
+                encode_frame(GOOD["swarm-request"])[4:].replace(
+                    b"\xc4\x23" + A + b"key", b"\xc4\x00"
+                )
+            ),
             "link.bad-message",
         ),
         "short-hash": (framed(b"\x92\x09\x91\x93\xc4\x01a\x01\x00"), "link.bad-message"),
