@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.pki.certificates import KeyType, new_key, private_key_pem
 from cuntong_daemon.pki.swarm import SwarmCa, make_swarm_ca
 from cuntong_daemon.services import running
+from cuntong_daemon.store.pieces import PieceSet
 from cuntong_daemon.store.torrents import payload_folder
 from cuntong_daemon.swarm.engine import Credential, SwarmEngine
 from cuntong_daemon.swarm.events import Completed, TorrentState
@@ -43,8 +45,6 @@ def credential(
 
 
 def engine_at(root: Path, tier: Tier = Tier.COUNTY) -> SwarmEngine:
-    import ipaddress
-
     return SwarmEngine(
         DataPaths(root),
         listen=f"127.0.75.{next(_hosts)}:0",
@@ -120,8 +120,6 @@ async def test_certificate_is_shown_again_after_a_repair(tmp_path: Path) -> None
         assert big is not None
         path = payload_folder(DataPaths(tmp_path / "b"), torrent) / big.path
         path.write_bytes(bytes(big.length))
-        from cuntong_daemon.store.pieces import PieceSet
-
         await village.repair(
             torrent.infohash, PieceSet.of(torrent.piece_count, torrent.pieces_of(big))
         )
@@ -205,6 +203,19 @@ async def test_stranger_is_turned_away_before_a_byte(
         await stranger.turned_away_by(county.closed_address)
         assert stranger.received == 0, stranger.said
         assert county.totals.up == 0
+
+
+async def test_the_same_stranger_with_a_certificate_is_served(tmp_path: Path) -> None:
+    """So it is the certificate that the others lack."""
+    ca = make_swarm_ca(NATION, "ed25519", now=NOW)
+    torrent = torrent_of(FILES, root_certificate=ca.pem)
+    async with seeding(tmp_path / "a", torrent, credential(ca)) as county:
+        member = Stranger(tmp_path / "m", torrent, credential(ca))
+        member.handle.connect_peer(county.closed_address)
+        with trio.fail_after(60):
+            while not member.handle.status().is_seeding:  # noqa: ASYNC110  libtorrent has no event.
+                await trio.sleep(0.02)
+        assert member.received >= torrent.payload_size
 
 
 async def test_plain_port_and_plain_torrent_lead_nowhere(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cuntong_daemon.authority.keys import AuthorityError
 from cuntong_daemon.authority.publishing import sign_promotion
 from cuntong_daemon.pki.certificates import KeyType, certificate_der, new_key
 from cuntong_daemon.pki.swarm import (
@@ -20,12 +21,16 @@ from cuntong_daemon.pki.swarm import (
     load_swarm_ca,
     make_swarm_ca,
 )
+from cuntong_daemon.replicator import _check_access
+from cuntong_protocol.bundle.descriptor import parse_bundle_id
 from cuntong_protocol.bundle.errors import BundleError
-from cuntong_protocol.bundle.metadata import Licence
+from cuntong_protocol.bundle.metadata import Licence, Metadata
 from cuntong_protocol.bundle.torrent import decode_torrent, make_hybrid
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.enrolment import EnrolmentError
+from cuntong_tools.publish.build import build_bundle
 from tests.support.authorities import NOW, Place, make_listing, make_place
+from tests.support.bundles import write_folder
 from tests.support.payloads import some_files, torrent_of
 
 COUNTY, VILLAGE = Division("441900000000"), Division("441900003005")
@@ -191,6 +196,52 @@ def test_closed_torrent_is_never_hybrid() -> None:
         decode_torrent(forged)
 
 
+@pytest.mark.parametrize(
+    ("is_closed", "is_restricted", "code"),
+    [
+        (True, True, None),
+        (False, False, None),
+        (False, True, "bundle.open-swarm"),
+        (True, False, "bundle.closed-swarm"),
+    ],
+)
+def test_licence_and_swarm_must_agree(
+    is_closed: bool, is_restricted: bool, code: str | None
+) -> None:
+    torrent = torrent_of(some_files(), root_certificate=PEM if is_closed else b"")
+    if code is None:
+        _check_access(torrent, is_restricted=is_restricted)
+        return
+    with pytest.raises(BundleError) as caught:
+        _check_access(torrent, is_restricted=is_restricted)
+    assert caught.value.code == code
+
+
+def test_build_puts_the_certificate_into_the_torrent_and_nowhere_else(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "in", {"a.txt": b"a" * 5000, "b.bin": bytes(range(256)) * 300})
+    metadata = Metadata(
+        title="档案",
+        slug="archive",
+        date=dt.date(2026, 11, 1),
+        licence=Licence(kind="restricted", scope=("4419",)),
+    )
+    opened, closed, again = (
+        build_bundle(
+            source,
+            metadata,
+            bundle_id=parse_bundle_id(f"{COUNTY}/202611/archive"),
+            revision=1,
+            output=tmp_path / name,
+            root_certificate=root,
+        )
+        for name, root in (("1", b""), ("2", PEM), ("3", PEM))
+    )
+    assert closed.torrent.root_certificate == PEM
+    assert closed.torrent.encode() == again.torrent.encode()
+    assert closed.torrent.files == opened.torrent.files
+    assert closed.descriptor.infohash != opened.descriptor.infohash
+
+
 # Promotion.
 
 
@@ -207,8 +258,6 @@ def test_promotion_of_what_others_could_not_join_is_refused(
     if not is_refused:
         assert sign_promotion(place.repository, [candidate], signers, now=NOW).is_published
         return
-    from cuntong_daemon.authority.keys import AuthorityError
-
     with pytest.raises(AuthorityError) as caught:
         sign_promotion(place.repository, [candidate], signers, now=NOW)
     assert caught.value.code == "promote.licence-outside"
