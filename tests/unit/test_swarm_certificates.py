@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cuntong_daemon.authority.keys import AuthorityError
 from cuntong_daemon.authority.publishing import sign_promotion
-from cuntong_daemon.pki.certificates import KeyType, certificate_der, new_key
+from cuntong_daemon.pki.certificates import (
+    KeyType,
+    certificate_der,
+    load_certificate,
+    load_chain,
+    new_key,
+)
 from cuntong_daemon.pki.swarm import (
     PEER_LIFE,
     SWARM_CA,
@@ -27,12 +35,14 @@ from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.metadata import Licence, Metadata
 from cuntong_protocol.bundle.torrent import decode_torrent, make_hybrid
 from cuntong_protocol.divisions import Division
-from cuntong_protocol.enrolment import EnrolmentError
+from cuntong_protocol.enrolment import EnrolmentError, checked_public_key
 from cuntong_tools.publish.build import build_bundle
 from tests.support.authorities import NOW, Place, make_listing, make_place
 from tests.support.bundles import write_folder
 from tests.support.payloads import some_files, torrent_of
+from tests.vectors import bundle as bundle_vectors
 
+BUNDLE_VECTORS = Path(bundle_vectors.__file__).parent
 COUNTY, VILLAGE = Division("441900000000"), Division("441900003005")
 DAY = dt.timedelta(days=1)
 
@@ -111,6 +121,31 @@ def test_root_that_is_no_certificate_opens_nothing() -> None:
     with pytest.raises(EnrolmentError) as caught:
         check_peer_certificate(ca.certificate, ca.pem, ca.certificate.public_key(), NOW)  # type: ignore[arg-type]
     assert caught.value.code == "swarm-ca.wrong-name"
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+def test_damaged_certificates_are_refused_in_words() -> None:
+    """Whatever comes over the link gives one kind of error: any other would take the daemon down."""
+    root = (BUNDLE_VECTORS / "swarm-ca.pem").read_bytes()
+    whole = x509.load_pem_x509_certificate(root)
+    key, good = checked_public_key(whole.public_key()), certificate_der(whole)
+    randomness = random.Random(5)
+    for _ in range(5000):
+        data = bytearray(good)
+        for _ in range(randomness.randrange(1, 4)):
+            data[randomness.randrange(len(data))] = randomness.randrange(256)
+        with pytest.raises(EnrolmentError):
+            check_peer_certificate(load_certificate(bytes(data)), root, key, NOW)
+
+
+def test_certificate_of_an_unknown_version_is_damage_in_a_chain_too() -> None:
+    der = bytearray(certificate_der(make_swarm_ca(COUNTY, "ed25519", now=NOW).certificate))
+    at = der.index(b"\xa0\x03\x02\x01\x02")
+    der[at + 4] = 32
+    text = base64.encodebytes(bytes(der)).decode()
+    with pytest.raises(EnrolmentError) as caught:
+        load_chain(f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n".encode())
+    assert caught.value.code == "node.bad-certificate"
 
 
 def test_certificate_never_outlives_its_ca() -> None:

@@ -540,12 +540,13 @@ class LinkSession:
     def _next_news(self) -> Message:
         if self._announcements:
             return Announce(_pop(self._announcements, MAX_ANNOUNCEMENTS))
-        if self._admissions:
-            return self._admissions.pop(next(iter(self._admissions)))
         if self._introductions:
             infohash = next(iter(self._introductions))
             return Introduce(infohash, self._introductions.pop(infohash))
-        return Have(_pop(self._haves, MAX_HAVES))
+        if self._haves:
+            return Have(_pop(self._haves, MAX_HAVES))
+        # Last: they come from all places below, so a flood of them holds up nothing of this node's own.
+        return self._admissions.pop(next(iter(self._admissions)))
 
     # Serving objects.
 

@@ -167,7 +167,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
     if len(der) <= MAX_CERTIFICATE_BYTES:
         try:
             return x509.load_der_x509_certificate(der)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             pass
     raise _bad_certificate()
 
@@ -181,7 +181,7 @@ def load_chain(pem: bytes) -> list[x509.Certificate]:
     if len(pem) <= 2 * MAX_CHAIN_BYTES:
         try:
             chain = x509.load_pem_x509_certificates(pem)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             chain = []
         if 0 < len(chain) <= MAX_CHAIN_CERTIFICATES:
             return chain

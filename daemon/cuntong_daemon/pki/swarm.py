@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -124,7 +124,7 @@ def load_swarm_ca(authority: Path) -> SwarmCa | None:
         key, certificate = load_private_key(data), x509.load_pem_x509_certificate(data)
         if certificate_spki(certificate) == spki_sha256(key.public_key()):
             return SwarmCa(key, certificate)
-    except (ValueError, EnrolmentError):
+    except (ValueError, EnrolmentError, x509.InvalidVersion):
         pass
     raise EnrolmentError(
         "swarm-ca.damaged",
@@ -166,7 +166,7 @@ def check_peer_certificate(
         raise _unfit("wrong-key")
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(root))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion):
         raise _unfit("wrong-issuer") from None
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
