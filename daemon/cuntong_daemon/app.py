@@ -19,9 +19,18 @@ import trio
 
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
-from cuntong_protocol.link.messages import LINK_VERSION, Announcement, Hello, PeerAddress, Welcome
+from cuntong_protocol.link.messages import (
+    LINK_VERSION,
+    Announcement,
+    Hello,
+    PeerAddress,
+    SwarmCertificate,
+    SwarmRequest,
+    Welcome,
+)
 from cuntong_protocol.texts import N_, Sentence, sentence
 
+from .admission import Admissions
 from .api import Api
 from .catalogue import Catalogue, Database
 from .centre import Centre
@@ -94,12 +103,19 @@ class Node:
             vpn_shape=config.node.vpn_shape,
             clock=self.clock,
             spool=self.spool,
-            swarm_port=lambda: self.engine.address[1],
+            swarm_ports=lambda: (self.engine.address[1], self.engine.closed_address[1]),
         )
         self.keeper = MetadataKeeper(
             self.federation, self.spool, self._on_refresh, self.neighbours.sessions
         )
         self.centre = Centre(paths, self.clock, self.keeper.look)
+        self.admissions = Admissions(
+            paths,
+            self.code,
+            clock=self.clock,
+            neighbours=self.neighbours,
+            on_change=lambda publisher: self.replicator.admitted(publisher),
+        )
         self.replicator = Replicator(
             config,
             clock=self.clock,
@@ -109,6 +125,7 @@ class Node:
             library=self.library,
             engine=self.engine,
             neighbours=self.neighbours,
+            admissions=self.admissions,
         )
         self.tls_contexts: list[ssl.SSLContext] = []
         self.certificate_ends: datetime | None = None
@@ -147,6 +164,7 @@ class Node:
         await self.database.call(self._replace_listings, refresh.view)
         announcements = await self.keeper.announcements()
         self.neighbours.set_view(refresh.view, announcements, has_blobs=has_blobs)
+        self.admissions.set_view(refresh.view)
         self.replicator.set_view(refresh.view)
         self._report_equivocations()
 
@@ -176,6 +194,7 @@ class Node:
         if session.welcome is not None:
             self.federation.confirm_clock(datetime.fromtimestamp(session.welcome.time, UTC))
         self.replicator.report_all()
+        self.admissions.on_parent()
         self._report_equivocations()
         self.start(self.pass_orders_on)
 
@@ -193,6 +212,9 @@ class Node:
 
     def on_child(self, session: LinkSession) -> None:
         self.start(self.centre.deliver_certificate, session)
+
+    def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
+        self.admissions.handle(peer, message)
 
     def on_introduced(self, infohash: bytes, peers: Sequence[PeerAddress]) -> None:
         self.replicator.introduced(infohash, peers)
@@ -262,7 +284,12 @@ class Node:
 
     def hello(self) -> Hello:
         return Hello(
-            LINK_VERSION, self.code, self.software, self.code.tier.label, self.engine.address[1]
+            LINK_VERSION,
+            self.code,
+            self.software,
+            self.code.tier.label,
+            self.engine.address[1],
+            self.engine.closed_address[1],
         )
 
     def welcome(self) -> Welcome:
@@ -272,6 +299,7 @@ class Node:
             int(self.clock.now().timestamp()),
             self.engine.address[1],
             max(0, int(self.view.proven_time.timestamp())),
+            self.engine.closed_address[1],
         )
 
     def announcements(self) -> Sequence[Announcement]:
@@ -326,6 +354,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
                 parts=parts,
             )
             node.neighbours.attach(keeper=node.keeper, listener=node, server=node.child_server)
+            await stack.enter_async_context(running(node.admissions))
             await stack.enter_async_context(running(node.replicator))
             await stack.enter_async_context(running(node.keeper))
             if node.child_server is not None:

@@ -15,7 +15,14 @@ import trio
 
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
-from cuntong_protocol.link.messages import Announcement, HaveItem, HaveState, PeerAddress
+from cuntong_protocol.link.messages import (
+    Announcement,
+    HaveItem,
+    HaveState,
+    PeerAddress,
+    SwarmCertificate,
+    SwarmRequest,
+)
 from cuntong_protocol.link.states import Role
 from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.names import parse_object_path
@@ -78,6 +85,10 @@ class Listener(Protocol):
         """A child is connected."""
         ...
 
+    def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
+        """A child asks for a swarm certificate, or the parent answers (not verified)."""
+        ...
+
 
 @dataclass(slots=True)
 class Child:
@@ -96,13 +107,13 @@ class Child:
     def code(self) -> Division:
         return self.session.peer_code
 
-    @property
-    def swarm(self) -> PeerAddress | None:
-        """Where its BitTorrent listens."""
+    def swarm(self, *, is_closed: bool) -> PeerAddress | None:
+        """Where its BitTorrent listens, for closed torrents or for the others."""
         hello = self.session.hello
-        if hello is None or not hello.swarm_port or not self.session.peer_host:
+        if hello is None or not self.session.peer_host:
             return None
-        return PeerAddress(self.session.peer_host, hello.swarm_port)
+        port = hello.closed_swarm_port if is_closed else hello.swarm_port
+        return PeerAddress(self.session.peer_host, port) if port else None
 
 
 class Neighbours:
@@ -113,7 +124,7 @@ class Neighbours:
         vpn_shape: Of the VPN below this node.
         clock: The time by which certificates are judged.
         spool: Where objects are served from.
-        swarm_port: Our BitTorrent port.
+        swarm_ports: Our BitTorrent port, and that for closed torrents.
     """
 
     def __init__(
@@ -123,18 +134,19 @@ class Neighbours:
         vpn_shape: Literal["mesh", "hub"],
         clock: NodeClock,
         spool: Spool,
-        swarm_port: Callable[[], int],
+        swarm_ports: Callable[[], tuple[int, int]],
     ) -> None:
         self._own_code = own_code
         self._vpn_shape = vpn_shape
         self._clock = clock
         self._spool = spool
-        self._swarm_port = swarm_port
+        self._swarm_ports = swarm_ports
         self._view = View()
         self._announcements: list[Announcement] = []
         self._children: dict[Division, Child] = {}
         self._parent: LinkSession | None = None
         self._swarms: Mapping[bytes, float] = {}
+        self._closed: frozenset[bytes] = frozenset()
         self._keeper: MetadataKeeper | None = None
         self._listener: Listener | None = None
         self._server: ChildServer | None = None
@@ -174,13 +186,23 @@ class Neighbours:
 
     def holders_below(self, infohash: bytes) -> list[PeerAddress]:
         """Children that have at least a part of a bundle."""
+        is_closed = infohash in self._closed
         return [
-            child.swarm
+            swarm
             for child in self._children.values()
             if (item := child.haves.get(infohash)) is not None
             and item.state in (HaveState.PARTIAL, HaveState.COMPLETE)
-            and child.swarm is not None
+            and (swarm := child.swarm(is_closed=is_closed)) is not None
         ]
+
+    def towards(self, place: Division) -> LinkSession | None:
+        """The link to a child that a place is, or lies below; the nearest to it."""
+        nearest = max(
+            (child for child in self._children.values() if place.is_within(child.code)),
+            key=lambda child: child.code.tier,
+            default=None,
+        )
+        return None if nearest is None else nearest.session
 
     # What others here tell.
 
@@ -209,6 +231,13 @@ class Neighbours:
             self.introduce()
         self._swarms = dict(progress)
 
+    def set_closed(self, infohashes: frozenset[bytes]) -> None:
+        """Which of the listed bundles have a closed swarm."""
+        if infohashes != self._closed:
+            changed = infohashes ^ self._closed
+            self._closed = infohashes
+            self.introduce(changed)
+
     def introduce(self, only: Collection[bytes] | None = None) -> None:
         """Tell children whom to connect to, where that has changed."""
         for child in self._children.values():
@@ -225,14 +254,16 @@ class Neighbours:
     def _peers_for(self, child: Child, infohash: bytes, item: HaveItem) -> list[PeerAddress]:
         addresses: dict[Division, PeerAddress] = {}
         holders: list[Holder] = []
-        port = self._swarm_port()
+        is_closed = infohash in self._closed
+        port = self._swarm_ports()[is_closed]
         if infohash in self._swarms and port and child.session.local_host:
             addresses[self._own_code] = PeerAddress(child.session.local_host, port)
             holders.append(Holder(self._own_code, "", self._swarms[infohash]))
         for other in self._children.values():
             said = other.haves.get(infohash)
-            if other is not child and other.swarm is not None and said is not None:
-                addresses[other.code] = other.swarm
+            swarm = other.swarm(is_closed=is_closed)
+            if other is not child and swarm is not None and said is not None:
+                addresses[other.code] = swarm
                 holders.append(Holder(other.code, "", said.permille / 1000))
         chosen = introductions(
             child.code, item.permille / 1000, infohash.hex(), holders, vpn_shape=self._vpn_shape
@@ -343,6 +374,10 @@ class Neighbours:
     def on_report(self, peer: LinkSession, kind: str, body: bytes) -> None:
         assert self._listener is not None  # noqa: S101 - attached before any link.
         self._listener.on_report(peer.peer_code, kind, body)
+
+    def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_admission(peer, message)
 
     def on_connected(self, peer: LinkSession) -> None:
         assert self._listener is not None  # noqa: S101 - attached before any link.

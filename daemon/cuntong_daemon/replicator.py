@@ -5,7 +5,7 @@ It owns what is being brought (`Item`s, in memory) and what is held (rows in the
 compares what is with what should be, and starts and stops work. So it doesn't matter in which order news
 comes, or whether some was missed while the daemon was down.
 
-The life of a bundle: wanted -> torrent fetched -> files that are here already linked -> downloaded ->
+The life of a bundle: wanted -> torrent fetched -> (closed: certificate here) -> files that are here already linked -> downloaded ->
 read back -> library folder made -> held. A new revision goes the same way beside the old one, which leaves
 when the new one is shown.
 """
@@ -21,7 +21,7 @@ from typing import Literal, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from cuntong_protocol.bundle.descriptor import Descriptor
+from cuntong_protocol.bundle.descriptor import Descriptor, parse_bundle_id
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.index import INDEX_PATH, Index, decode_index
 from cuntong_protocol.bundle.torrent import Torrent, decode_torrent, torrent_size_limit
@@ -30,6 +30,7 @@ from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.link.messages import MAX_OBJECT_BYTES, HaveItem, HaveState, PeerAddress
 from cuntong_protocol.texts import N_, Sentence, sentence
 
+from .admission import Admissions
 from .catalogue import BundleState, Catalogue, Database, Entry
 from .clock import NodeClock
 from .config import Config
@@ -43,7 +44,7 @@ from .store.errors import StoreError, disk_error
 from .store.library import Library
 from .store.pieces import PieceSet
 from .store.store import Payload, Store
-from .swarm.engine import SwarmEngine
+from .swarm.engine import Credential, SwarmEngine
 from .swarm.events import Completed, FileError, SwarmError, TorrentState, Unusable
 from .trust.view import View
 
@@ -75,6 +76,7 @@ class Item:
     Attributes:
         size: Of the payload, in bytes.
         torrent_limit: The most that its torrent can have, in bytes.
+        is_restricted: Its licence is; so its torrent must be closed.
         order: Place in the queue.
         problem: Why it doesn't go on.
         told: What the parent was told last, in thousandths.
@@ -86,6 +88,7 @@ class Item:
     title: str
     size: int
     torrent_limit: int
+    is_restricted: bool = False
     order: int = 0
     reason: Sentence | None = None
     state: ItemState = "waiting"
@@ -109,6 +112,7 @@ class Want:
     title: str
     size: int
     torrent_limit: int
+    is_restricted: bool
     reason: Sentence
     order: int
 
@@ -122,12 +126,14 @@ class Plan:
         refusals: What is held or would be liked, and why it isn't wanted (any more).
         licence_until: Of what is listed and held.
         short_bytes: Room that the first one without room lacks.
+        closed: Infohashes of everything listed that has a restricted licence.
     """
 
     wants: dict[str, Want] = field(default_factory=dict)
     refusals: dict[str, Sentence] = field(default_factory=dict)
     licence_until: dict[str, date] = field(default_factory=dict)
     short_bytes: int = 0
+    closed: frozenset[bytes] = frozenset()
 
 
 class Replicator:
@@ -144,6 +150,7 @@ class Replicator:
         library: Library,
         engine: SwarmEngine,
         neighbours: Neighbours,
+        admissions: Admissions,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -153,6 +160,7 @@ class Replicator:
         self._library = library
         self._engine = engine
         self._neighbours = neighbours
+        self._admissions = admissions
         self._view: View | None = None
         self._rows: dict[str, BundleState] = {}
         self._sizes: dict[bytes, int] = {}
@@ -216,6 +224,15 @@ class Replicator:
         if item is not None and item.state == "waiting":
             item.retry_at = 0.0  # Whoever is named has its torrent.
         self._connect(infohash)
+        self.look()
+
+    def admitted(self, publisher: Division) -> None:
+        """The certificate for a publisher's closed swarms has come, or was refused."""
+        for item in self._items.values():
+            if item.is_restricted and _publisher(item.id) == publisher:
+                item.retry_at = 0.0
+        if self._nursery is not None:
+            self._nursery.start_soon(self._admit, publisher)
         self.look()
 
     def on_child_haves(self) -> None:
@@ -285,6 +302,7 @@ class Replicator:
             }
         for _ in range(2):  # Once more after room was made.
             self._plan = await self._database.call(self._make_plan, view)
+            self._neighbours.set_closed(self._plan.closed)
             if not await self._remove_what_must_go(view, below):
                 break
         for identifier in list(self._items):
@@ -362,10 +380,13 @@ class Replicator:
         profile = self._profile()
         details: dict[str, Want] = {}
         licences: dict[str, date] = {}
+        closed: set[bytes] = set()
 
         def candidates() -> Iterator[Candidate]:
             for entry in self._catalogue.bundles():
                 candidate = self._candidate(entry)
+                if candidate.licence.kind == "restricted":
+                    closed.add(entry.descriptor.infohash)
                 is_liked, reason = judge(
                     candidate,
                     profile,
@@ -401,7 +422,7 @@ class Replicator:
                 if _is_short_of_room(decision) and not short:
                     short = want.size
         self._plan_basis = basis
-        return Plan(wants, refusals, licences, short)
+        return Plan(wants, refusals, licences, short, frozenset(closed))
 
     def _candidate(self, entry: Entry) -> Candidate:
         descriptor = entry.descriptor
@@ -523,7 +544,9 @@ class Replicator:
                 if row.id in self._unshown:
                     await self._show_again(row)
                 return
-            if await self._on_disk(self._store.is_complete, row.infohash) and await self._seed(row):
+            if await self._on_disk(self._store.is_complete, row.infohash) and await self._seed(
+                row, is_restricted=want.is_restricted
+            ):
                 return
         item = Item(
             want.id,
@@ -532,6 +555,7 @@ class Replicator:
             want.title,
             want.size,
             want.torrent_limit,
+            want.is_restricted,
             want.order,
             want.reason,
         )
@@ -540,11 +564,12 @@ class Replicator:
             item.state = "repairing"  # The engine has found pieces missing, and fetches them.
         self._tell_item(item)
 
-    async def _seed(self, row: BundleState) -> bool:
+    async def _seed(self, row: BundleState, *, is_restricted: bool) -> bool:
         """Serve what is held; a library folder that went missing is made again. False: it isn't whole."""
         try:
             torrent = await self._on_disk(self._store.torrent, row.infohash)
-            await self._engine.add(torrent)
+            _check_access(torrent, is_restricted=is_restricted)
+            await self._engine.add(torrent, credential=await self._credential(row.id, torrent))
         except CuntongError as error:
             await self._lose(row, error)
             return False
@@ -612,7 +637,12 @@ class Replicator:
     async def _begin(self, item: Item) -> None:
         if item.infohash in await self._on_disk(self._store.incoming):
             torrent = await self._on_disk(self._store.take_incoming, item.infohash)
-            await self._engine.add(torrent, have=PieceSet.full(torrent.piece_count))
+            _check_access(torrent, is_restricted=item.is_restricted)
+            await self._engine.add(
+                torrent,
+                have=PieceSet.full(torrent.piece_count),
+                credential=await self._credential(item.id, torrent),
+            )
             item.state = "unpacking"
             await self._finish(item)
             return
@@ -627,10 +657,15 @@ class Replicator:
             )
             return
         torrent = torrent_or_none
+        _check_access(torrent, is_restricted=item.is_restricted)
         await self._on_disk(self._store.prepare, torrent)
+        credential = await self._credential(item.id, torrent)
+        if torrent.is_closed and credential is None:
+            self._delay(item, self._admissions.problem(_publisher(item.id)))
+            return
         abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
         have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
-        await self._engine.add(torrent, have=have or None)
+        await self._engine.add(torrent, have=have or None, credential=credential)
         item.state, item.problem = "downloading", None
         self._connect(item.infohash)
         self._tell_item(item)
@@ -655,6 +690,31 @@ class Replicator:
             except BundleError as error:
                 log.warning("replicator.bad-torrent", peer=session.peer_code, code=error.code)
         return None
+
+    async def _credential(self, identifier: str, torrent: Torrent) -> Credential | None:
+        """What opens a torrent, when it is a closed one and its certificate is here."""
+        if not torrent.is_closed:
+            return None
+        return await self._admissions.credential(_publisher(identifier), torrent.root_certificate)
+
+    async def _admit(self, publisher: Division) -> None:
+        """Show a new certificate in the swarms that run."""
+        running = {item.id: item.infohash for item in self._items.values()}
+        for identifier, infohash in [
+            *running.items(),
+            *((row.id, row.infohash) for row in self._rows.values()),
+        ]:
+            if infohash not in self._plan.closed or _publisher(identifier) != publisher:
+                continue
+            if self._engine.status(infohash) is None:
+                continue
+            try:
+                torrent = await self._on_disk(self._store.torrent, infohash)
+            except StoreError:
+                continue  # Whoever needs it fetches it again, and asks then.
+            credential = await self._credential(identifier, torrent)
+            if credential is not None:
+                self._engine.admit(infohash, credential)
 
     def _delay(self, item: Item, problem: Sentence) -> None:
         item.state, item.problem = "waiting", problem
@@ -844,6 +904,7 @@ class Replicator:
                 entry.descriptor.metadata.title if entry is not None else identifier,
                 torrent.payload_size,
                 0,
+                is_restricted=torrent.is_closed,
                 reason=want.reason if want is not None else None,
             )
             self._items[identifier] = item
@@ -868,7 +929,8 @@ class Replicator:
     async def _repair(self, item: Item, bad: PieceSet) -> None:
         item.state = "repairing"
         if self._engine.status(item.infohash) is None:
-            await self._engine.add(await self._on_disk(self._store.torrent, item.infohash))
+            torrent = await self._on_disk(self._store.torrent, item.infohash)
+            await self._engine.add(torrent, credential=await self._credential(item.id, torrent))
         await self._engine.repair(item.infohash, bad)
         item.told = -1
         self._tell_item(item)
@@ -963,6 +1025,7 @@ def _want(descriptor: Descriptor, reason: Sentence) -> Want:
         descriptor.metadata.title,
         descriptor.payload_size,
         min(limit, MAX_OBJECT_BYTES),
+        descriptor.metadata.licence.kind == "restricted",
         reason,
         -1,
     )
@@ -975,6 +1038,28 @@ def _slug(identifier: str) -> str:
 
 def _is_short_of_room(decision: Decision) -> bool:
     return decision.reason.code == "selection.no-room"
+
+
+def _publisher(identifier: str) -> Division:
+    return parse_bundle_id(identifier).code
+
+
+def _check_access(torrent: Torrent, *, is_restricted: bool) -> None:
+    """A restricted licence and a closed torrent belong together (SPEC 7.6).
+
+    Raises:
+        BundleError: `bundle.open-swarm`, `bundle.closed-swarm`.
+    """
+    if is_restricted and not torrent.is_closed:
+        raise BundleError(
+            "bundle.open-swarm",
+            N_("Its licence is restricted, but everybody could join its swarm. Publish it anew."),
+        )
+    if torrent.is_closed and not is_restricted:
+        raise BundleError(
+            "bundle.closed-swarm",
+            N_("Its licence is open, but only some could join its swarm. Publish it anew."),
+        )
 
 
 def _checked_torrent(data: bytes, infohash: bytes, payload_size: int) -> Torrent:

@@ -22,7 +22,7 @@ from cuntong_daemon.authority.setup import create_authority, default_plan
 from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.pki.certificates import KeyType
 from cuntong_protocol.bundle.descriptor import Descriptor, encode_descriptor
-from cuntong_protocol.bundle.metadata import Metadata
+from cuntong_protocol.bundle.metadata import Licence, Metadata
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.trust.custom import Listed
 
@@ -110,13 +110,20 @@ def take_in(parent: Place, child: Place, *, now: dt.datetime = NOW, **terms: Any
     install(child.repository, response, now=now)
 
 
-def make_listing(bundle: str, revision: int = 1) -> tuple[Listed, bytes]:
+def make_listing(
+    bundle: str, revision: int = 1, *, licence: Licence | None = None
+) -> tuple[Listed, bytes]:
     """A listing and its descriptor; the payload exists nowhere."""
     infohash = hashlib.sha256(f"{bundle} {revision}".encode()).digest()
     descriptor = Descriptor(
         id=bundle,
         revision=revision,
-        metadata=Metadata(title="戏曲", slug=bundle.split("/")[2], date=dt.date(2026, 11, 1)),
+        metadata=Metadata(
+            title="戏曲",
+            slug=bundle.split("/")[2],
+            date=dt.date(2026, 11, 1),
+            licence=licence or Licence(),
+        ),
         infohash=infohash,
         piece_length=16_384,
         payload_size=1000,

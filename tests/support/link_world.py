@@ -26,6 +26,8 @@ from cuntong_protocol.link.messages import (
     HaveItem,
     Hello,
     PeerAddress,
+    SwarmCertificate,
+    SwarmRequest,
     Welcome,
 )
 from cuntong_protocol.link.states import Role
@@ -112,6 +114,9 @@ class Rest:
 
     def on_report(self, peer: LinkSession, kind: str, body: bytes) -> None:
         self._say("report", peer.peer_code, kind, body)
+
+    def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
+        self._say("admission", peer.peer_code, message)
 
     def on_connected(self, peer: LinkSession) -> None:
         self.up.append(peer)

@@ -21,14 +21,18 @@ def random_bytes(size: int, seed: int = 1) -> bytes:
 
 
 def torrent_of(
-    files: Mapping[str, bytes], *, name: str = "bundle", piece_length: int = PIECE_LENGTH
+    files: Mapping[str, bytes],
+    *,
+    name: str = "bundle",
+    piece_length: int = PIECE_LENGTH,
+    root_certificate: bytes = b"",
 ) -> Torrent:
     """A torrent of these files."""
     hashed = []
     for path, data in files.items():
         root, layer = hash_file(data, piece_length)
         hashed.append(HashedFile(path, len(data), root, layer))
-    return make_torrent(name, piece_length, hashed)
+    return make_torrent(name, piece_length, hashed, root_certificate=root_certificate)
 
 
 def write_payload(paths: DataPaths, torrent: Torrent, files: Mapping[str, bytes]) -> Path:

@@ -113,8 +113,14 @@ class World:
 
     # Doing.
 
-    def publish(self, place: Place, folder: Path, **metadata: str) -> Bundle:
-        """`cuntong publish`, with a metadata file beside the folder."""
+    def publish(
+        self, place: Place, folder: Path, *, may_hold: Sequence[str] = (), **metadata: str
+    ) -> Bundle:
+        """`cuntong publish`, with a metadata file beside the folder.
+
+        Args:
+            may_hold: Codes, for a licence that is restricted to these places.
+        """
         said = {
             "title": f"{folder.name}",
             "slug": folder.name,
@@ -122,7 +128,11 @@ class World:
             "category": "book",
         } | metadata
         file = folder.with_suffix(".toml")
-        file.write_text("".join(f'{key} = "{value}"\n' for key, value in said.items()))
+        lines = [f'{key} = "{value}"\n' for key, value in said.items()]
+        if may_hold:
+            scope = ", ".join(f'"{code}"' for code in may_hold)
+            lines.append(f'[licence]\nkind = "restricted"\nscope = [{scope}]\n')
+        file.write_text("".join(lines))
         output = self.run(place, "publish", str(folder), str(file), *self.keys(place))
         return self._listed(place, output)
 

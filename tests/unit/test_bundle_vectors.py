@@ -25,7 +25,8 @@ def read(name: str) -> None:
         case ".descriptor":
             decode_descriptor(data, expected_id=None)
         case ".torrent":
-            decode_torrent(data, infohash=bytes.fromhex(MANIFEST["infohash"]))
+            known = "closed_infohash" if name == "closed.torrent" else "infohash"
+            decode_torrent(data, infohash=bytes.fromhex(MANIFEST[known]))
         case ".index":
             decode_index(
                 data, content_size=MANIFEST["content_size"], file_count=MANIFEST["file_count"]

@@ -80,6 +80,14 @@ def profile(code: Division = VILLAGE, **changes: Any) -> NodeProfile:
             True,
             "own",
         ),
+        # Whoever promotes it: a place that isn't below the publisher could not join its swarm.
+        (
+            bundle(publisher=COUNTY, licence=Licence(kind="restricted", scope=("4423",))),
+            profile(GUANGDONG),
+            True,
+            False,
+            "licence-scope",
+        ),
         (bundle(audience=Audience(tiers=("county",))), profile(), False, False, "other-tier"),
         (bundle(audience=Audience(tiers=("county",))), profile(), True, True, "ordered"),
         (bundle(audience=Audience(scope=("4401",))), profile(), False, False, "other-place"),

@@ -11,7 +11,7 @@ from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # No _
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, TargetFile, Targets  # type: ignore[attr-defined]  # No __all__.
 
-from cuntong_protocol.bundle.descriptor import parse_bundle_id
+from cuntong_protocol.bundle.descriptor import Descriptor, decode_descriptor, parse_bundle_id
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
@@ -282,6 +282,29 @@ def check_may_promote(authority: Authority, listing: Listed, now: dt.datetime) -
         )
 
 
+def check_can_be_held(descriptor: Descriptor) -> None:
+    """Refuse to promote what nobody more could have: the publisher certifies only nodes below itself (SPEC 7.6).
+
+    Raises:
+        AuthorityError: `promote.licence-outside`.
+    """
+    publisher = descriptor.bundle_id.code
+    outside = [
+        prefix
+        for prefix in descriptor.metadata.licence.scope
+        if not prefix.startswith(publisher.prefix)
+    ]
+    if outside:
+        raise AuthorityError(
+            "promote.licence-outside",
+            N_(
+                "The licence of {id} names places that don't lie below its publisher ({places}), and they could not join its swarm. Publish it here under an id of your own."
+            ),
+            id=descriptor.id,
+            places=", ".join(outside),
+        )
+
+
 def sign_promotion(
     repository: AuthorityRepository,
     candidates: Sequence[tuple[Listed, bytes]],
@@ -301,8 +324,8 @@ def sign_promotion(
         now: UTC.
 
     Raises:
-        AuthorityError: those of `check_may_promote`, `promote.bad-descriptor`, `promote.nothing-pending`,
-            `promote.other-pending`, `promote.signed-already`, `authority.not-signed`.
+        AuthorityError: those of `check_may_promote` and `check_can_be_held`, `promote.bad-descriptor`,
+            `promote.nothing-pending`, `promote.other-pending`, `promote.signed-already`, `authority.not-signed`.
     """
     current = repository.load()
     check_clock(current, now, is_clock_confirmed=False)
@@ -319,6 +342,7 @@ def sign_promotion(
                 fault=Fault.TRANSPORT,
                 id=listing.id,
             )
+        check_can_be_held(decode_descriptor(descriptor, expected_id=listing.id))
         blobs[listing.sha256] = descriptor
     keys, threshold = current.role_keys(PROMOTED)
     own = [signer for signer in signers if signer.public_key.keyid in keys]

@@ -5,6 +5,7 @@ Layout below `DataPaths.authority`:
 - `metadata/`: `<N>.<role>.json` and `timestamp.json`, as they are served.
 - `targets/<sha256>`: descriptors, children's roots and CA certificates, the members list.
 - `keys/online.pem`: signs snapshot and timestamp; unencrypted, because the daemon uses it daily.
+- `keys/swarm-ca.pem`: the swarm CA, key and certificate; unencrypted, because the daemon issues certificates.
 - `pending/promoted.json`: a promotion that waits for a second reviewer.
 - `authority.toml`: code, name, key ids by name, the endorsement by the parent.
 - `ca.pem`, `parents/`: the CA chain up to the nation's, and the parents' metadata as objects of SPEC 6.3.
@@ -29,6 +30,8 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # No __all__.
     Targets,
 )
 
+from cuntong_daemon.pki.certificates import key_type_of
+from cuntong_daemon.pki.swarm import SwarmCa, ensure_swarm_ca
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
 from cuntong_protocol.trust.custom import format_time
@@ -338,6 +341,19 @@ class AuthorityRepository:
             require_signed(metadata, root, role)
         files["metadata/timestamp.json"] = new.timestamp.to_bytes()
         return files
+
+    def swarm_ca(self, *, now: dt.datetime) -> SwarmCa:
+        """The authority's swarm CA, made if it has none yet (SPEC 7.6).
+
+        Raises:
+            AuthorityError: `authority.none`, as `load`.
+            EnrolmentError: `swarm-ca.damaged`.
+            OSError: It can't be written.
+        """
+        current = self.load()
+        with self._journal.locked():
+            kind = key_type_of(load_key(self.path / ONLINE_KEY, None))
+            return ensure_swarm_ca(self.path, current.code, kind, now=now)
 
     def _online_signer(self) -> Signer:
         return CryptoSigner(load_key(self.path / ONLINE_KEY, None))

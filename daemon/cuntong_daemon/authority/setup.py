@@ -16,9 +16,11 @@ from cuntong_daemon.pki.certificates import (
     KeyType,
     PrivateKey,
     chain_pem,
+    key_type_of,
     new_key,
     private_key_pem,
 )
+from cuntong_daemon.pki.swarm import SWARM_CA, make_swarm_ca
 from cuntong_protocol.divisions import Division, Tier
 from cuntong_protocol.enrolment import public_key_der
 from cuntong_protocol.errors import Fault
@@ -197,7 +199,7 @@ def create_authority(
         for key, path in plan.places.items():
             write_key(path, keys[key], passphrases[path.parent], authority=code, name=key)
             written.append(path)
-        repository.create(files, private=[ONLINE_KEY])
+        repository.create(files, private=[ONLINE_KEY, SWARM_CA])
     except BaseException as error:
         if repository.settle() is None:
             for path in written:
@@ -255,7 +257,12 @@ def first_version(
     delegate(targets, MEMBERS, [public["enrolment"]], 1, list(delegated_paths(code, MEMBERS)))
 
     settings = Settings(code, name, {key: key_id(private) for key, private in keys.items()})
-    files = {SETTINGS: encode_settings(settings), ONLINE_KEY: private_key_pem(online)}
+    swarm_ca = make_swarm_ca(code, key_type_of(online), now=now)
+    files = {
+        SETTINGS: encode_settings(settings),
+        ONLINE_KEY: private_key_pem(online),
+        SWARM_CA: swarm_ca.encode(),
+    }
     if code.parent is None:
         files["ca.pem"] = chain_pem([make_ca_certificate(keys["ca"], now=now)])
     snapshot = Snapshot(version=1, expires=end)

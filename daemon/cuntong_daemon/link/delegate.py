@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cuntong_protocol.divisions import Division
-from cuntong_protocol.link.messages import Announcement, HaveItem, PeerAddress
+from cuntong_protocol.link.messages import (
+    Announcement,
+    HaveItem,
+    PeerAddress,
+    SwarmCertificate,
+    SwarmRequest,
+)
 from cuntong_protocol.link.states import Role
 from cuntong_protocol.texts import Sentence
 
@@ -77,6 +83,10 @@ class LinkDelegate(Protocol):
 
     def on_report(self, peer: LinkSession, kind: str, body: bytes) -> None:
         """Evidence from a child, not verified."""
+        ...
+
+    def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
+        """A child's request for a swarm certificate, or the parent's answer to one; not verified."""
         ...
 
     def on_connected(self, peer: LinkSession) -> None:

@@ -47,6 +47,8 @@ from cuntong_protocol.link.messages import (
     Pong,
     Refused,
     Report,
+    SwarmCertificate,
+    SwarmRequest,
     Welcome,
     check_message,
 )
@@ -129,6 +131,7 @@ class LinkSession:
         self._announced: dict[Division, Announcement] = {}
         self._introductions: dict[bytes, list[PeerAddress]] = {}
         self._haves: dict[bytes, HaveItem] = {}
+        self._admissions: dict[tuple[Division, Division], SwarmRequest | SwarmCertificate] = {}
         # Objects that the other end asked for.
         self._gets: deque[Get] = deque()
         self._outgoing: deque[_Outgoing] = deque()
@@ -308,6 +311,16 @@ class LinkSession:
         """
         self._tell(Report(kind, body))
 
+    def pass_on(self, message: SwarmRequest | SwarmCertificate) -> None:
+        """Hand a request for a swarm certificate up, or the answer down; a newer one replaces it.
+
+        Raises:
+            LinkError: `link.misuse` (Fault.OURS), when it is beyond its own limits.
+        """
+        check_message(message)
+        _put(self._admissions, (message.asker, message.publisher), message)
+        self._wake()
+
     async def order(self, bundle: str) -> Sentence:
         """Order a bundle from the parent.
 
@@ -441,6 +454,8 @@ class LinkSession:
                 self._delegate.on_certificate(self, message.chain)
             case Report():
                 self._delegate.on_report(self, message.kind, message.body)
+            case SwarmRequest() | SwarmCertificate():
+                self._delegate.on_admission(self, message)
             case Refused():
                 self._end(LinkRefusedError(message.reason))
             case Bye():
@@ -520,7 +535,7 @@ class LinkSession:
         return message
 
     def _has_news(self) -> bool:
-        return bool(self._announcements or self._introductions or self._haves)
+        return bool(self._announcements or self._introductions or self._haves or self._admissions)
 
     def _next_news(self) -> Message:
         if self._announcements:
@@ -528,7 +543,10 @@ class LinkSession:
         if self._introductions:
             infohash = next(iter(self._introductions))
             return Introduce(infohash, self._introductions.pop(infohash))
-        return Have(_pop(self._haves, MAX_HAVES))
+        if self._haves:
+            return Have(_pop(self._haves, MAX_HAVES))
+        # Last: they come from all places below, so a flood of them holds up nothing of this node's own.
+        return self._admissions.pop(next(iter(self._admissions)))
 
     # Serving objects.
 

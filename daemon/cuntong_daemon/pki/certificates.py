@@ -56,6 +56,11 @@ def new_key(kind: KeyType = "ed25519") -> PrivateKey:
     return Ed25519PrivateKey.generate() if kind == "ed25519" else generate_private_key(SECP256R1())
 
 
+def key_type_of(key: PrivateKey) -> KeyType:
+    """The name of a key's type."""
+    return "ed25519" if isinstance(key, Ed25519PrivateKey) else "p256"
+
+
 def private_key_pem(key: PrivateKey) -> bytes:
     """Unencrypted PKCS#8: for keys that a daemon must be able to use without a person."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -162,7 +167,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
     if len(der) <= MAX_CERTIFICATE_BYTES:
         try:
             return x509.load_der_x509_certificate(der)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             pass
     raise _bad_certificate()
 
@@ -176,7 +181,7 @@ def load_chain(pem: bytes) -> list[x509.Certificate]:
     if len(pem) <= 2 * MAX_CHAIN_BYTES:
         try:
             chain = x509.load_pem_x509_certificates(pem)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             chain = []
         if 0 < len(chain) <= MAX_CHAIN_CERTIFICATES:
             return chain

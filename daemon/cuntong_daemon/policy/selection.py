@@ -106,7 +106,9 @@ def judge(
             "selection.licence-expired", N_("Its licence ended on {day}."), day=str(licence.until)
         )
     own = profile.code
-    if licence.scope and own != candidate.publisher and not _reaches(licence.scope, own):
+    # Only places below the publisher can join its closed swarms (SPEC 7.6); promotion doesn't change that.
+    is_in_scope = own.is_below(candidate.publisher) and _reaches(licence.scope, own)
+    if licence.scope and own != candidate.publisher and not is_in_scope:
         return False, _LICENCE_SCOPE
     if own == candidate.publisher:
         return True, _OWN

@@ -15,6 +15,7 @@ import libtorrent as lt
 class Listening:
     host: str
     port: int
+    is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,8 @@ class AlertsLost:
 _INCONSISTENT_HASHES = 217
 """libtorrent's number for it; Python has no name."""
 
+_CLOSED_SOCKETS = (lt.socket_type_t.tcp_ssl, lt.socket_type_t.utp_ssl)
+
 Alert = (
     Listening
     | ListenFailed
@@ -220,7 +223,7 @@ def translate(alert: lt.alert) -> Alert | None:
         case lt.torrent_removed_alert():
             return Removed(alert.info_hashes.v2.to_bytes())
         case lt.listen_succeeded_alert():
-            return Listening(alert.address, alert.port)
+            return Listening(alert.address, alert.port, alert.socket_type in _CLOSED_SOCKETS)
         case lt.listen_failed_alert():
             return ListenFailed(alert.error.message())
         case lt.alerts_dropped_alert():

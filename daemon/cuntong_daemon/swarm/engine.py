@@ -75,6 +75,14 @@ DETACH_DEADLINE_S = 5.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What opens a closed torrent (SPEC 7.6): certificate and key, PEM."""
+
+    certificate: str
+    key: str = field(repr=False)
+
+
 @dataclass(eq=False, slots=True)
 class _Entry:
     """One torrent. `torrent` is only kept in memory while it isn't complete."""
@@ -88,6 +96,8 @@ class _Entry:
     durable: PieceSet
     state: TorrentState = TorrentState.CHECKING
     handle: lt.torrent_handle | None = None
+    is_closed: bool = False
+    credential: Credential | None = None
     peers: dict[tuple[str, int], None] = field(default_factory=dict)
     progress: al.Progress | None = None
     problem: Sentence | None = None
@@ -126,7 +136,7 @@ class SwarmEngine:
         Args:
             paths: The node's data directory.
             listen: `address:port` to listen on and to send from; port 0 takes a free one. A village, which
-                nobody dials, is best on port 0: see `PEER_TIMEOUT_S`.
+                nobody dials, is best on port 0: see `PEER_TIMEOUT_S`. Closed torrents have the next port.
             networks: The only ranges that packets may go to or come from.
             down_bytes_s: Limit for everything on the wire; 0 for none.
             up_bytes_s: The same for the other direction.
@@ -134,6 +144,7 @@ class SwarmEngine:
         """
         host, _, port = listen.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
+        self._closed_port = 0
         self._paths = paths
         self._networks = tuple(networks)
         self._limits = (down_bytes_s, up_bytes_s)
@@ -155,6 +166,11 @@ class SwarmEngine:
     def address(self) -> tuple[str, int]:
         """Where it listens, once started."""
         return self._host, self._port
+
+    @property
+    def closed_address(self) -> tuple[str, int]:
+        """Where it listens for peers of closed torrents, once started."""
+        return self._host, self._closed_port
 
     @property
     def totals(self) -> Totals:
@@ -194,13 +210,20 @@ class SwarmEngine:
         """The next event; one consumer."""
         return await self._box.take()
 
-    async def add(self, torrent: Torrent, *, have: PieceSet | None = None) -> None:
+    async def add(
+        self,
+        torrent: Torrent,
+        *,
+        have: PieceSet | None = None,
+        credential: Credential | None = None,
+    ) -> None:
         """Download and seed a payload; returns when peers can be connected. Adding twice does nothing.
 
         Args:
             torrent: A checked torrent; it is kept in `torrents/`.
             have: Pieces that the caller has checked and made durable. None: what the last run left behind is
                 found by itself. Either way pieces beyond these are looked for on the disk and hashed.
+            credential: For a closed torrent; without one it meets nobody until `admit` brings it.
 
         Emits `Completed` when everything turns out to be there, unless `have` already said so.
 
@@ -218,6 +241,8 @@ class SwarmEngine:
             torrent.piece_length,
             torrent,
             PieceSet(torrent.piece_count),
+            is_closed=torrent.is_closed,
+            credential=credential,
         )
         self._entries[torrent.infohash] = entry
         try:
@@ -228,6 +253,14 @@ class SwarmEngine:
             if self._entries.get(torrent.infohash) is entry:
                 del self._entries[torrent.infohash]
             raise
+
+    def admit(self, infohash: bytes, credential: Credential) -> None:
+        """Show a (new) certificate on the connections of a closed torrent from now on."""
+        entry = self._entries.get(infohash)
+        if entry is not None and entry.credential != credential:
+            entry.credential = credential
+            self._show_credential(entry)
+            self._connect(entry)
 
     async def remove(self, infohash: bytes) -> None:
         """Stop at once and forget what was downloaded; the files stay. Unknown ones are ignored."""
@@ -291,7 +324,7 @@ class SwarmEngine:
             up_bytes_s=up,
             tier=self._tier,
         ) as session:
-            self._port = await session.listen(self._host, self._port)
+            self._port, self._closed_port = await session.listen(self._host, self._port)
             self._session = session.raw
             try:
                 async with trio.open_nursery() as nursery:
@@ -530,6 +563,7 @@ class SwarmEngine:
         if entry.add_error:
             entry.handle = None
             raise _bad_torrent(torrent, entry.add_error)
+        self._show_credential(entry)
         if found.is_full:
             self._complete(entry)
             if have is None or not have.is_full:
@@ -619,7 +653,16 @@ class SwarmEngine:
 
     # Small things.
 
+    def _show_credential(self, entry: _Entry) -> None:
+        # It isn't part of what libtorrent can keep, so it is given anew each time, before the first connection.
+        if entry.handle is not None and entry.credential is not None:
+            entry.handle.set_ssl_certificate_buffer(
+                entry.credential.certificate, entry.credential.key, ""
+            )
+
     def _connect(self, entry: _Entry) -> None:
+        if entry.is_closed and entry.credential is None:
+            return
         if entry.handle is not None and entry.state is TorrentState.DOWNLOADING:
             for peer in entry.peers:
                 entry.handle.connect_peer(peer)

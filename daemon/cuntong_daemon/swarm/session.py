@@ -47,22 +47,24 @@ class Session:
             if (translated := al.translate(alert)) is not None
         ]
 
-    async def listen(self, host: str, port: int) -> int:
-        """Open the TCP and the UDP socket, and nothing on any other address.
+    async def listen(self, host: str, port: int) -> tuple[int, int]:
+        """Open a TCP and a UDP socket, each again for closed torrents, and nothing on any other address.
 
         Returns:
-            The port.
+            The port, and that of closed torrents.
 
         Raises:
             SwarmError: `swarm.cannot-listen`.
         """
         self.raw.apply_settings({"listen_interfaces": listen_interfaces(host, port)})
-        ports: list[int] = []
-        while len(ports) < 2:
+        ports: dict[bool, int] = {}
+        sockets = 0
+        while sockets < 4:
             for alert in await self.alerts():
                 match alert:
-                    case al.Listening(_, found):
-                        ports.append(found)
+                    case al.Listening(_, found, is_closed):
+                        ports[is_closed] = found
+                        sockets += 1
                     case al.ListenFailed(reason):
                         raise SwarmError(
                             "swarm.cannot-listen",
@@ -76,7 +78,7 @@ class Session:
                         )
                     case _:
                         pass
-        return ports[0]
+        return ports[False], ports[True]
 
 
 @contextmanager

@@ -144,9 +144,17 @@ def session_settings(
     }
 
 
+def closed_port(port: int) -> int:
+    """Where closed torrents are served: the next port (after the last one, that before); 0 beside 0."""
+    if not port:
+        return 0
+    return port + 1 if port < 65_535 else port - 1
+
+
 def listen_interfaces(host: str, port: int) -> str:
-    """libtorrent's spelling of one address and port."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """libtorrent's spelling of one address and its two ports."""
+    address = f"[{host}]" if ":" in host else host
+    return f"{address}:{port},{address}:{closed_port(port)}s"
 
 
 def confinement(networks: Sequence[IPNetwork]) -> lt.ip_filter:

@@ -8,10 +8,15 @@ A *hybrid* torrent also carries what clients of BitTorrent v1 read: the same fil
 (BEP 47) where v2 pads, and a SHA-1 for each piece. The list follows from the v2 tree, so any other one is refused. The
 SHA-1 hashes can't be told from the tree: the publisher makes each of content that has just passed its v2 check
 (`v1_piece_hash`), and nodes check v2 alone.
+
+A *closed* torrent, of a bundle with a restricted licence, names the publisher's swarm CA (SPEC 7.6): only those who show
+a certificate of it can join. It is part of the info dictionary, so the infohash proves it.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import bisect
 import functools
 import hashlib
@@ -41,12 +46,19 @@ MAX_TORRENT_FILES = 100_000
 MAX_HYBRID_FILES = 50_000
 """Each is in a hybrid torrent twice, with a pad file; clients refuse three million bencoded values."""
 MAX_FILE_BYTES = 1 << 48
+MAX_ROOT_CERTIFICATE_BYTES = 2048
+"""A certificate of ours has about 600 bytes as PEM; room for another key type."""
 SHA1 = 20
 """Bytes of a v1 piece hash."""
 
 _PAD_FOLDER = ".pad/"
 """Where the pad files of a v1 list lie, by custom; nobody writes them."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_PEM = re.compile(
+    rb"-----BEGIN CERTIFICATE-----\n((?:[A-Za-z0-9+/]{64}\n)*[A-Za-z0-9+/]{1,64}={0,2}\n)"
+    rb"-----END CERTIFICATE-----\n"
+)
+"""One certificate and nothing else, in the form that everybody writes (RFC 7468)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,7 @@ class Torrent:
         layers: Root to piece layer, for files longer than a piece.
         v1_pieces: In a hybrid torrent the SHA-1 of each piece, joined; else empty. Not proven by anything but the
             publisher's signature.
+        root_certificate: In a closed torrent the publisher's swarm CA, PEM; else empty. Only its form is checked.
     """
 
     name: str
@@ -78,15 +91,23 @@ class Torrent:
     infohash: bytes
     layers: Mapping[bytes, bytes]
     v1_pieces: bytes = b""
+    root_certificate: bytes = b""
 
     def encode(self) -> bytes:
         """The `.torrent` file."""
-        info = _info(self.name, self.piece_length, self.files, self.v1_pieces)
+        info = _info(
+            self.name, self.piece_length, self.files, self.v1_pieces, self.root_certificate
+        )
         return bencode.encode({b"info": info, b"piece layers": dict(self.layers)})
 
     @property
     def is_hybrid(self) -> bool:
         return bool(self.v1_pieces)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether only those with a certificate of its CA can join."""
+        return bool(self.root_certificate)
 
     @functools.cached_property
     def _piece_ends(self) -> tuple[int, ...]:
@@ -189,8 +210,16 @@ def torrent_size_limit(
     return 65_536 + files * 1024 + pieces * HASH
 
 
-def make_torrent(name: str, piece_length: int, files: Iterable[HashedFile]) -> Torrent:
+def make_torrent(
+    name: str, piece_length: int, files: Iterable[HashedFile], *, root_certificate: bytes = b""
+) -> Torrent:
     """Make a torrent of files that were hashed with this piece length.
+
+    Args:
+        name: The bundle's slug.
+        piece_length: In bytes.
+        files: In any order.
+        root_certificate: The publisher's swarm CA, PEM, for a closed torrent.
 
     Raises:
         BundleError: see `decode_torrent`.
@@ -198,7 +227,13 @@ def make_torrent(name: str, piece_length: int, files: Iterable[HashedFile]) -> T
     ordered = sorted(files, key=lambda file: _order(file.path))
     entries = tuple(TorrentFile(file.path, file.length, file.root) for file in ordered)
     layers = {file.root: file.layer for file in ordered if file.layer}
-    return _checked(name, piece_length, entries, dict(sorted(layers.items())))
+    return _checked(
+        name,
+        piece_length,
+        entries,
+        dict(sorted(layers.items())),
+        root_certificate=root_certificate,
+    )
 
 
 def make_hybrid(torrent: Torrent, v1_hashes: Iterable[bytes]) -> Torrent:
@@ -254,10 +289,15 @@ def decode_torrent(data: bytes, *, infohash: bytes | None = None) -> Torrent:
             pass
         case _:
             v1_pieces = b""
+    match info:
+        case {b"ssl-cert": bytes(root_certificate)}:
+            pass
+        case _:
+            root_certificate = b""
     if not all(isinstance(layer, bytes) for layer in layers.values()):
         raise _bad_torrent()
     files = tuple(_walk(tree))
-    torrent = _checked(name, length, files, layers, v1_pieces)  # type: ignore[arg-type]
+    torrent = _checked(name, length, files, layers, v1_pieces, root_certificate)  # type: ignore[arg-type]
     if infohash is not None and torrent.infohash != infohash:
         raise BundleError(
             "bundle.wrong-infohash", N_("The torrent isn't the one that was asked for.")
@@ -293,6 +333,7 @@ def _checked(
     files: tuple[TorrentFile, ...],
     layers: Mapping[bytes, bytes],
     v1_pieces: bytes = b"",
+    root_certificate: bytes = b"",
 ) -> Torrent:
     if (
         not _NAME.fullmatch(name)
@@ -301,11 +342,13 @@ def _checked(
         # With a single file some clients leave the folder out.
         or not 2 <= len(files) <= MAX_TORRENT_FILES
         or not all(1 <= file.length <= MAX_FILE_BYTES and len(file.root) == HASH for file in files)
+        or (root_certificate and (v1_pieces or not _is_certificate(root_certificate)))
     ):
         raise _bad_torrent()
     check_paths(file.path for file in files)
-    info = bencode.encode(_info(name, piece_length, files, v1_pieces))
-    torrent = Torrent(name, piece_length, files, hashlib.sha256(info).digest(), layers, v1_pieces)
+    info = bencode.encode(_info(name, piece_length, files, v1_pieces, root_certificate))
+    infohash = hashlib.sha256(info).digest()
+    torrent = Torrent(name, piece_length, files, infohash, layers, v1_pieces, root_certificate)
     if torrent.piece_count > MAX_PIECES:
         raise _bad_torrent()
     if v1_pieces and (
@@ -323,8 +366,25 @@ def _checked(
     return torrent
 
 
+def _is_certificate(pem: bytes) -> bool:
+    """Whether this is one certificate in PEM, as far as it can be told without reading it."""
+    found = _PEM.fullmatch(pem) if len(pem) <= MAX_ROOT_CERTIFICATE_BYTES else None
+    if found is None:
+        return False
+    text = found.group(1).replace(b"\n", b"")
+    try:
+        # Bits that stand for nothing would give one certificate several forms.
+        return base64.b64encode(base64.b64decode(text, validate=True)) == text
+    except binascii.Error:
+        return False
+
+
 def _info(
-    name: str, piece_length: int, files: tuple[TorrentFile, ...], v1_pieces: bytes
+    name: str,
+    piece_length: int,
+    files: tuple[TorrentFile, ...],
+    v1_pieces: bytes,
+    root_certificate: bytes,
 ) -> dict[bytes, Bencoded]:
     tree: dict[bytes, Bencoded] = {}
     for file in files:
@@ -341,6 +401,8 @@ def _info(
     }
     if v1_pieces:
         info |= {b"files": _v1_files(piece_length, files), b"pieces": v1_pieces}
+    if root_certificate:
+        info[b"ssl-cert"] = root_certificate
     return info
 
 

@@ -39,6 +39,10 @@ MAX_PEM_CHARS = 32_768
 """A chain of five certificates is about 4 kB."""
 MAX_REPORT_BYTES = 32_768
 """The longest timestamp (16 KiB) in base64, with what it contradicts: whoever equivocates chooses its length."""
+MAX_PUBLIC_KEY_BYTES = 128
+"""P-256 has 91 bytes, Ed25519 44."""
+MAX_CERTIFICATE_BYTES = 4096
+"""One certificate in DER; ours have below 600 bytes."""
 
 _FIX_ARRAY = 0x90
 _MAX_TYPE = 0x7F
@@ -73,6 +77,7 @@ class Hello(Message, frozen=True, tag=1):
         software: For the operator's eyes only.
         tier: Label of its tier profile.
         swarm_port: Where its BitTorrent session listens; 0 while it doesn't.
+        closed_swarm_port: The same for closed torrents (SPEC 7.6); older versions don't say it.
     """
 
     version: Version
@@ -80,6 +85,7 @@ class Hello(Message, frozen=True, tag=1):
     software: Annotated[str, msgspec.Meta(max_length=80)]
     tier: Annotated[str, msgspec.Meta(max_length=20)]
     swarm_port: Port
+    closed_swarm_port: Port = 0
 
 
 class Welcome(Message, frozen=True, tag=2):
@@ -91,6 +97,7 @@ class Welcome(Message, frozen=True, tag=2):
         time: The parent's clock, UTC seconds.
         swarm_port: Where its BitTorrent session listens; 0 while it doesn't.
         proven_time: The highest signed time of the nation that the parent has verified, UTC seconds.
+        closed_swarm_port: As in `Hello`.
     """
 
     version: Version
@@ -98,6 +105,7 @@ class Welcome(Message, frozen=True, tag=2):
     time: Seconds
     swarm_port: Port
     proven_time: Seconds
+    closed_swarm_port: Port = 0
 
 
 class Refused(Message, frozen=True, tag=3):
@@ -280,6 +288,39 @@ class Bye(Message, frozen=True, tag=18):
     reason: Sentence
 
 
+class SwarmRequest(Message, frozen=True, tag=19):
+    """Asks a publisher above for a certificate for its closed torrents (SPEC 7.6).
+
+    It is handed upwards until it reaches the publisher. Whoever hands it on vouches that it came from the link to
+    the child above or at the asker, and that the asker isn't removed, as far as it knows.
+
+    Attributes:
+        publisher: Whose swarm CA is asked.
+        asker: The node that the certificate is for.
+        public_key: Of the asker (SubjectPublicKeyInfo, DER); the key of its node certificate.
+    """
+
+    publisher: Division
+    asker: Division
+    public_key: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_PUBLIC_KEY_BYTES)]
+
+
+class SwarmCertificate(Message, frozen=True, tag=20):
+    """The answer to a `SwarmRequest`; it is handed down to the asker.
+
+    Attributes:
+        publisher: As in the request.
+        asker: As in the request.
+        certificate: DER; empty when it is refused.
+        refusal: Why it is refused.
+    """
+
+    publisher: Division
+    asker: Division
+    certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE_BYTES)] = b""
+    refusal: Sentence | None = None
+
+
 AnyMessage: TypeAlias = (
     Hello
     | Welcome
@@ -299,6 +340,8 @@ AnyMessage: TypeAlias = (
     | Ping
     | Pong
     | Bye
+    | SwarmRequest
+    | SwarmCertificate
 )
 MESSAGES: tuple[type[Message], ...] = AnyMessage.__args__
 _KNOWN_TYPES = frozenset(message.__struct_config__.tag for message in MESSAGES)

@@ -13,7 +13,8 @@ what it sends and to what it receives:
   once; then each ignores what still comes in.
 * Objects flow both ways: whoever got an `Announce` asks with `Get`. Answers are counted against
   what was asked, so an end that didn't ask gets no object bytes (`connection.py`).
-* Orders, haves and reports go up; introductions, notices and certificates come down.
+* Orders, haves, reports and requests for swarm certificates go up; introductions, notices and certificates of
+  both kinds come down.
 
 What isn't in the table is the sender's fault and ends the link.
 """
@@ -45,6 +46,8 @@ from .messages import (
     Pong,
     Refused,
     Report,
+    SwarmCertificate,
+    SwarmRequest,
     Welcome,
 )
 
@@ -84,10 +87,12 @@ TRANSITIONS: dict[State, dict[Role, dict[type[Message], State]]] = {
         Role.PARENT: {Welcome: State.OPEN, Refused: State.CLOSED},
     },
     State.OPEN: {
-        Role.CHILD: {**_BOTH, **dict.fromkeys((Have, Order, Report), State.OPEN)},
+        Role.CHILD: {**_BOTH, **dict.fromkeys((Have, Order, Report, SwarmRequest), State.OPEN)},
         Role.PARENT: {
             **_BOTH,
-            **dict.fromkeys((Introduce, OrderResult, Notice, Certificate), State.OPEN),
+            **dict.fromkeys(
+                (Introduce, OrderResult, Notice, Certificate, SwarmCertificate), State.OPEN
+            ),
             Refused: State.CLOSED,
         },
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -16,6 +17,8 @@ from cuntong_protocol.bundle.index import encode_index
 from tests.support.bundles import as_predecessor, build, noise, poems_file, write_folder
 
 HERE = Path(__file__).parent
+SWARM_CA = (HERE / "swarm-ca.pem").read_bytes()
+"""Made once with `make_swarm_ca`; its key is gone."""
 FILES = {
     "poems/春.json": poems_file(0, 600),
     "poems/夏.json": poems_file(600, 40),
@@ -60,6 +63,9 @@ def vectors() -> tuple[dict[str, bytes], dict[str, Any]]:
         "trailing.torrent": torrent + b"0:",
         "tracker.torrent": _torrent(torrent, {b"announce": b"udp://tracker.example:1/"}, {}),
         "public.torrent": _torrent(torrent, {}, {b"private": 0}),
+        "closed.torrent": _torrent(torrent, {}, {b"ssl-cert": SWARM_CA}),
+        "two-roots.torrent": _torrent(torrent, {}, {b"ssl-cert": SWARM_CA * 2}),
+        "empty-root.torrent": _torrent(torrent, {}, {b"ssl-cert": b""}),
         "dot-dot.torrent": torrent.replace(b"11:picture.jpg", b"12:../../../jpg"),
         "truncated.index": index[:-1],
         "newer.index": _index(index, v=2),
@@ -81,6 +87,8 @@ def vectors() -> tuple[dict[str, bytes], dict[str, Any]]:
         "trailing.torrent": "bundle.bad-bencoding",
         "tracker.torrent": "bundle.bad-torrent",
         "public.torrent": "bundle.bad-torrent",
+        "two-roots.torrent": "bundle.bad-torrent",
+        "empty-root.torrent": "bundle.bad-torrent",
         "dot-dot.torrent": "bundle.bad-path",
         "truncated.index": "bundle.bad-frame",
         "newer.index": "bundle.newer-version",
@@ -93,11 +101,18 @@ def vectors() -> tuple[dict[str, bytes], dict[str, Any]]:
     manifest = {
         "expected": {name: expected.get(name, "ok") for name in files},
         "infohash": second.descriptor.infohash.hex(),
+        "closed_infohash": _infohash(files["closed.torrent"]),
         "content_size": second.descriptor.content_size,
         "file_count": second.descriptor.file_count,
         "pack_sizes": {"base.pack": base.size, "delta.pack": delta.size},
     }
     return files, manifest
+
+
+def _infohash(torrent: bytes) -> str:
+    whole = bencode.decode(torrent)
+    assert isinstance(whole, dict)
+    return hashlib.sha256(bencode.encode(whole[b"info"])).hexdigest()
 
 
 def _map(data: bytes, **changes: object) -> bytes:

@@ -35,6 +35,8 @@ from cuntong_protocol.link.messages import (
     Pong,
     Refused,
     Report,
+    SwarmCertificate,
+    SwarmRequest,
     Welcome,
 )
 from cuntong_protocol.texts import Sentence
@@ -44,8 +46,8 @@ A, B = bytes(range(32)), bytes(range(32, 64))
 WHY = Sentence("node.removed", "{node} was removed on {date}.", {"node": "x", "date": "2027-03-01"})
 
 GOOD: dict[str, Message] = {
-    "hello": Hello(1, Division("441900003005"), "cuntong 0.1.0", "village", 6881),
-    "welcome": Welcome(1, Division("441900000000"), 1_800_000_000, 6881, 1_799_996_400),
+    "hello": Hello(1, Division("441900003005"), "cuntong 0.1.0", "village", 6881, 6882),
+    "welcome": Welcome(1, Division("441900000000"), 1_800_000_000, 6881, 1_799_996_400, 6882),
     "refused": Refused(WHY),
     "announce": Announce(
         [
@@ -69,7 +71,17 @@ GOOD: dict[str, Message] = {
     "ping": Ping(1),
     "pong": Pong(1),
     "bye": Bye(WHY),
+    "swarm-request": SwarmRequest(Division("440000000000"), Division("441900003005"), A + b"key"),
+    "swarm-certificate": SwarmCertificate(
+        Division("440000000000"), Division("441900003005"), b"0\x82"
+    ),
+    "swarm-refusal": SwarmCertificate(Division("440000000000"), Division("441900003005"), b"", WHY),
 }
+OLD: dict[str, Message] = {
+    "old-hello": Hello(1, Division("441900003005"), "cuntong 0.1.0", "village", 6881),
+    "old-welcome": Welcome(1, Division("441900000000"), 1_800_000_000, 6881, 1_799_996_400),
+}
+"""Of versions that knew fewer fields, which are at their default now."""
 
 
 def framed(payload: bytes) -> bytes:
@@ -96,6 +108,22 @@ def bad() -> dict[str, tuple[bytes, str | None]]:
         "deep": (framed(b"\x93\x10\x01" + b"\x91" * 2000 + b"\x00"), "link.bad-message"),
         "path-upwards": (get.replace(b"metadata", b"../etc/x"), "link.bad-message"),
         "path-out": (get.replace(b"440000000000", b"44/../../etc"), "link.bad-message"),
+        "long-key": (
+            framed(
+                encode_frame(GOOD["swarm-request"])[4:].replace(
+                    b"\xc4\x23" + A + b"key", b"\xc4\x81" + bytes(129)
+                )
+            ),
+            "link.bad-message",
+        ),
+        "no-key": (
+            framed(
+                encode_frame(GOOD["swarm-request"])[4:].replace(
+                    b"\xc4\x23" + A + b"key", b"\xc4\x00"
+                )
+            ),
+            "link.bad-message",
+        ),
         "short-hash": (framed(b"\x92\x09\x91\x93\xc4\x01a\x01\x00"), "link.bad-message"),
         "host-name": (
             framed(b"\x93\x0a\xc4\x20" + A + b"\x91\x92\xa9localhost\x05"),
@@ -126,6 +154,12 @@ def main() -> None:
     index: dict[str, Any] = {"good": {}, "bad": {}}
     for name, message in GOOD.items():
         (HERE / f"good-{name}.bin").write_bytes(encode_frame(message))
+        index["good"][name] = repr(message)
+    for name, message in OLD.items():
+        # The last field is a small number at its default: one byte.
+        payload = encode_frame(message)[4:]
+        old = framed(bytes([payload[0] - 1]) + payload[1:-1])
+        (HERE / f"good-{name}.bin").write_bytes(old)
         index["good"][name] = repr(message)
     # A later version's message: one field more than we know.
     payload = encode_frame(GOOD["pong"])[4:]

@@ -126,6 +126,7 @@ def build_bundle(
     output: Path,
     predecessor: Predecessor | None = None,
     others: Sequence[Predecessor] = (),
+    root_certificate: bytes = b"",
     threads: int | None = None,
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuiltBundle:
@@ -139,6 +140,7 @@ def build_bundle(
         output: The payload goes to `<output>/<slug>`, which must not exist.
         predecessor: The revision before, when there is one.
         others: Other bundles of the same publisher, whose packs are shared where at least half of one is wanted.
+        root_certificate: The publisher's swarm CA (PEM) for a restricted licence, and only for that (SPEC 7.6).
         threads: How many; as many as cores by default.
         progress: Called in this thread.
 
@@ -157,6 +159,7 @@ def build_bundle(
         metadata,
         threads=threads or os.cpu_count() or 1,
         sources=(*([predecessor] if predecessor else []), *others),
+        root_certificate=root_certificate,
         progress=progress or (lambda _: None),
     )
     build.read(folder, predecessor.index if predecessor else None)
@@ -190,12 +193,14 @@ class _Build:
         *,
         threads: int,
         sources: Sequence[Predecessor],
+        root_certificate: bytes,
         progress: Callable[[BuildProgress], None],
     ) -> None:
         self._time = metadata.time
         self._is_hybrid = metadata.build.hybrid
         self._threads = threads
         self._sources = sources
+        self._root_certificate = root_certificate
         self._progress = progress
         self.reused_bytes = 0
 
@@ -376,7 +381,10 @@ class _Build:
         size = sum(entry.length for entry in entries)
         piece_length = piece_length_for(size)
         torrent = make_torrent(
-            name, piece_length, [_with_layer_of(entry, piece_length) for entry in entries]
+            name,
+            piece_length,
+            [_with_layer_of(entry, piece_length) for entry in entries],
+            root_certificate=self._root_certificate,
         )
         if self._is_hybrid:
             torrent = self._with_v1(target, torrent)

@@ -11,6 +11,7 @@ import click
 from cuntong_daemon.authority.documents import Authority
 from cuntong_daemon.authority.keys import KeyRing
 from cuntong_daemon.authority.publishing import (
+    check_can_be_held,
     check_may_promote,
     check_may_publish,
     check_may_withdraw,
@@ -274,7 +275,9 @@ def promote_command(
     signed = [(listing, descriptor_bytes(paths, repository, listing)) for listing in chosen]
     for listing, data in signed:
         check_may_promote(current, listing, moment)
-        _show_bundle(_("To be promoted:"), check_descriptor(listing, data))
+        descriptor = check_descriptor(listing, data)
+        check_can_be_held(descriptor)
+        _show_bundle(_("To be promoted:"), descriptor)
     ring = key_ring(keys, passphrase_fd)
     reviewers, _threshold = current.role_keys(PROMOTED)
     there = {key: name for key, name in reviewers.items() if ring.find(key)} or reviewers

@@ -169,9 +169,10 @@ class Publication:
         predecessor: Predecessor | None,
         progress: Callable[[BuildProgress], None] | None,
     ) -> BuiltBundle:
-        """Build the payload aside. Errors as `build_bundle`; `publish.cannot-write`."""
+        """Build the payload aside. Errors as `build_bundle` and `ensure_swarm_ca`; `publish.cannot-write`."""
         with _disk_errors(self._paths.incoming):
             self._building.mkdir(mode=0o750)
+        root = self._root_certificate() if metadata.licence.kind == "restricted" else b""
         return build_bundle(
             folder,
             metadata,
@@ -180,8 +181,13 @@ class Publication:
             output=self._building,
             predecessor=predecessor,
             others=self.others(bundle_id),
+            root_certificate=root,
             progress=progress,
         )
+
+    def _root_certificate(self) -> bytes:
+        with _disk_errors(self._repository.path):
+            return self._repository.swarm_ca(now=dt.datetime.now(dt.UTC)).pem
 
     def others(self, bundle_id: BundleId) -> list[Predecessor]:
         """The publisher's newest other bundles whose payload is here."""
