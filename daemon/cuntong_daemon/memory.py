@@ -1,7 +1,7 @@
 """What keeps a node within its 80 MiB (DESIGN 12): libraries left out, and memory given back.
 
-Python and glibc keep what was freed. After a large piece of work the daemon asks for it to be returned; what
-must stay is copied to fresh memory first (`trust.accepted.compacted`), so that it doesn't hold the rest.
+glibc keeps what was freed; after a large piece of work the daemon asks for it to be returned. Python returns its own
+only in pieces of 1 MiB that are quite empty, so what takes much for a short time is done in parts.
 """
 
 from __future__ import annotations

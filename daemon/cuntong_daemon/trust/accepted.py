@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import gc
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
 from tuf.api._payload import Targets, Timestamp
 from tuf.api.exceptions import RepositoryError
 
@@ -17,7 +14,6 @@ from cuntong_protocol.divisions import Division
 from cuntong_protocol.texts import Sentence
 from cuntong_protocol.trust.custom import (
     Contents,
-    Listed,
     Target,
     merge_contents,
     parse_time,
@@ -109,25 +105,6 @@ def load_accepted(code: Division, accepted: Accepted, spool: Spool) -> AcceptedC
                 yield role, read_verified(code, role, parse_targets(data))
 
     return put_together(accepted, roles())
-
-
-def compacted(catalogue: AcceptedCatalogue) -> AcceptedCatalogue:
-    """The same in fresh memory.
-
-    What was just verified lies among all that python-tuf needed for it, and as long as it does, none of
-    that goes back to the system: 10 MB with 10,000 bundles.
-    """
-    gc.collect()
-    contents = msgspec.structs.replace(
-        catalogue.contents,
-        bundles=_again(catalogue.contents.bundles),
-        promoted=_again(catalogue.contents.promoted),
-    )
-    return dataclasses.replace(catalogue, contents=contents)
-
-
-def _again(listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(listed), type=tuple[Listed, ...])
 
 
 def _targets(signed: Targets) -> Iterator[Target]:

@@ -42,7 +42,6 @@ from cuntong_protocol.trust.names import (
 from .accepted import (
     AcceptedCatalogue,
     ReadRole,
-    compacted,
     hinted_time,
     load_accepted,
     put_together,
@@ -175,7 +174,6 @@ class Authority:
             above: The highest proven time of the authorities above.
             clock: This machine's, in the strict profile; None in the tolerant one.
         """
-        before = self.accepted
         try:
             try:
                 self._update(enrolled, above, clock)
@@ -192,8 +190,6 @@ class Authority:
             ).sentence
             self._tried = None  # The next refresh may find room.
             self._reload_quietly()
-        if self.accepted is not None and self.accepted is not before:
-            self.accepted = compacted(self.accepted)
         self._remember_seen()
 
     def _remember_seen(self) -> None:
