@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +15,7 @@ from cuntong_protocol.link.messages import HaveState
 from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.custom import Listed
 
+from . import __version__
 from .catalogue import Event
 from .control.catalogue_methods import catalogue_methods
 from .control.messages import (
@@ -113,7 +113,7 @@ class Api:
                 code=node.code,
                 name=node.config.node.name,
                 tier=node.code.tier.label,
-                version=metadata.version("cuntong"),
+                version=__version__,
                 uptime_s=int(time.monotonic() - node.started_at),
             ),
             parent=self._parent(),

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 
 import msgspec
 import trio
@@ -31,6 +30,7 @@ from cuntong_protocol.link.messages import (
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .admission import Admissions
+from . import __version__
 from .api import Api
 from .catalogue import Catalogue, Database
 from .centre import Centre
@@ -79,7 +79,7 @@ class Node:
         self.code = config.division
         self.clock = NodeClock()
         self.started_at = time.monotonic()
-        self.software = f"cuntong {metadata.version('cuntong')}"
+        self.software = f"cuntong {__version__}"
         self.view = View()
         self.database = Database(paths.database)
         self.catalogue = Catalogue(self.database.connection)

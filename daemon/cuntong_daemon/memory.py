@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Final
 
 _M_ARENA_MAX: Final = -8
-_ARENAS: Final = 2
+_ARENAS: Final = 1
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def without(name: str, stand_in: ModuleType | None = None) -> Iterator[None]:
 
 
 def share_arenas() -> None:
-    """Let all threads allocate from two places instead of one each; before there are threads."""
+    """Let all threads allocate from one place instead of one each; before there are threads."""
     with contextlib.suppress(OSError, AttributeError):  # Not glibc.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 

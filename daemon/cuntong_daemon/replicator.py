@@ -56,7 +56,7 @@ RETRY_S = 60.0
 """For what failed on this machine's side: a full disk, a damaged file."""
 LOOK_INTERVAL_S = 600.0
 """Licences end at midnight without any news."""
-LIBRARY_INTERVAL_S = 30.0
+LIBRARY_INTERVAL_S = 10.0
 """Long enough to cost nothing, and no reader takes what doesn't belong there for part of the collection."""
 PROGRESS_INTERVAL_S = 1.0
 PROGRESS_STEP_PERMILLE = 100

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,27 +26,36 @@ from cuntong_protocol.link.messages import (
     Welcome,
     decode_payload,
 )
-from cuntong_tools.demo.network import CONTROL_PORT, Place
+from cuntong_tools.demo.network import CONTROL_PORT, Network, Place
 from tests.support.world import World, assert_same_folder, make_films
 
 OTHER_COUNTY, OTHER_VILLAGE = "442000000000", "442000001001"
 
 
-@pytest.fixture
-def two_counties(world: World) -> tuple[World, Place, Place]:
-    """The network with another county and a village of it."""
+@pytest.fixture(scope="module")
+def founded_two(founded: Network, tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """The network with another county and a village of it; for copying."""
+    world = World(founded, tmp_path_factory.mktemp("founded") / "two")
     county = world.net.add(OTHER_COUNTY, "中山市", world.province, is_authority=True)
     village = world.net.add(OTHER_VILLAGE, "石岐村", county)
     world.net.found(county)
     world.net.enrol(county)
     world.net.enrol(village)
-    return world, county, village
+    return world.net
+
+
+@pytest.fixture
+def two_counties(founded_two: Network, tmp_path: Path) -> Iterator[World]:
+    copy = World(founded_two, tmp_path / "network")
+    yield copy
+    copy.stop()
 
 
 def test_what_a_county_publishes_is_promoted_by_two_and_reaches_another_countys_village(
-    two_counties: tuple[World, Place, Place], tmp_path: Path
+    two_counties: World, tmp_path: Path
 ) -> None:
-    world, other_county, other_village = two_counties
+    world = two_counties
+    other_county, other_village = world.all[5:]
     folder = make_films(tmp_path / "opera", [200_000] * 2, seed=21)
     world.start(world.nation, world.province, world.county, other_county, world.west, other_village)
     bundle = world.publish(world.county, folder)
@@ -137,9 +147,10 @@ def heard_after_hello(place: Place, parent: Place) -> list[object]:
 
 
 def test_village_of_another_county_is_told_so_and_gets_nothing(
-    two_counties: tuple[World, Place, Place], tmp_path: Path
+    two_counties: World, tmp_path: Path
 ) -> None:
-    world, _other_county, stranger = two_counties
+    world = two_counties
+    stranger = world.all[6]
     world.start(world.nation, world.province, world.county)
     bundle = world.publish(world.nation, make_films(tmp_path / "film", [100_000], seed=32))
     world.until_complete(bundle, world.county)

@@ -243,6 +243,25 @@ async def test_child_falls_back_to_the_grandparent_and_returns(
         ]
 
 
+async def test_grandparent_that_didnt_know_the_child_yet_is_asked_again_when_the_parent_is_lost(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async def hang_up(parent: Scripted, stream: MemoryStream) -> None:
+        del above.refuse[VILLAGE]
+        del world.network.handlers[COUNTY]
+
+    above = Rest()
+    above.refuse[VILLAGE] = REMOVED
+    world.parent(PROVINCE, above)
+    async with running(world.link):
+        await trio.sleep(1)
+        assert len(world.dialled(PROVINCE)) == 1
+        world.network.handlers[COUNTY] = Scripted(COUNTY, hang_up)
+        await world.rest.wait_until(lambda: [s.peer_code for s in world.rest.up] == [PROVINCE])
+        # The refusal alone would have kept it away for minutes.
+        assert trio.current_time() < 60
+
+
 async def test_refused_child_learns_the_sentence_and_gets_nothing(
     world: World, autojump_clock: MockClock
 ) -> None:

@@ -143,6 +143,22 @@ def test_shared_content_stays_when_one_payload_goes(paths: DataPaths, store: Sto
     store.delete(first.infohash)
 
 
+def test_what_came_of_an_abandoned_payload_moves_to_its_heir(
+    paths: DataPaths, store: Store
+) -> None:
+    films = {"files/a.mp4": random_bytes(200_000, 1), "files/b.mp4": random_bytes(200_000, 2)}
+    begun = torrent_of(films)
+    store.prepare(begun)
+    part = films["files/a.mp4"][:100_000] + bytes(100_000)
+    write_payload(paths, begun, {"files/a.mp4": part})
+    heir = torrent_of(films | {"files/c.mp4": random_bytes(1_000, 3)}, name="heir")
+    store.prepare(heir)
+    # Nothing of it counts before somebody has hashed it.
+    assert not store.reuse(heir, abandoned=[begun.infohash, b"\xab" * 32])
+    assert read_files(store.folder(heir)) == {"files/a.mp4": part}
+    assert read_files(store.folder(begun)) == {}
+
+
 def test_a_torrent_file_that_rotted_is_thrown_away(paths: DataPaths, store: Store) -> None:
     torrent = complete_payload(paths, store, some_files())
     path = paths.torrents / f"{torrent.infohash.hex()}.torrent"
@@ -208,6 +224,18 @@ def test_folders_that_nothing_claims_are_removed(paths: DataPaths, store: Store)
     assert not stranger.exists()
     assert (paths.store / "lost+found").exists()
     assert store.folder(torrent).exists()
+
+
+def test_what_is_wanted_may_lie_there_without_a_row(paths: DataPaths, store: Store) -> None:
+    wanted, stranger = b"\xab" * 32, b"\xcd" * 32
+    paths.torrents.mkdir(exist_ok=True)
+    for infohash in (wanted, stranger):
+        write_files(paths.store / infohash.hex(), {"x/y": b"z"})
+        (paths.torrents / f"{infohash.hex()}.torrent").write_bytes(b"z")
+    assert store.recover() == []  # The database is empty: it may have been lost.
+    assert store.recover(wanted=[wanted]) == [stranger]
+    assert [path.name for path in paths.store.iterdir()] == [wanted.hex()]
+    assert [path.name for path in paths.torrents.iterdir()] == [f"{wanted.hex()}.torrent"]
 
 
 def test_knowledge_survives_a_restart(paths: DataPaths, store: Store) -> None:

@@ -16,7 +16,7 @@ from cuntong_daemon.store.errors import database_error
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
 
-CACHE_KIB = 512
+CACHE_KIB = 256
 """Pages kept in memory; the rest is the system's cache, which isn't ours to pay for."""
 WAL_LIMIT_BYTES = 4 * 1024 * 1024
 BUSY_TIMEOUT_MS = 5000

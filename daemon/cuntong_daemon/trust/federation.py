@@ -378,9 +378,11 @@ class Federation:
     def _lacking_descriptors(self) -> Iterable[Missing]:
         if not self._descriptors:
             return []
-        present = self.spool.blob_names()
+        lacking = set(self._descriptors)
+        for name in self.spool.blob_names():
+            lacking.discard(name)
         return [
             Missing(blob_path(sha256), length)
             for sha256, length in self._descriptors.items()
-            if sha256 not in present
+            if sha256 in lacking
         ]

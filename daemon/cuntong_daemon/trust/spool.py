@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cuntong_daemon.files import write_atomically
@@ -114,13 +115,15 @@ class Spool:
                 path.unlink(missing_ok=True)
         return None
 
-    def blob_names(self) -> set[str]:
-        """The hashes of all blobs that are there."""
-        names: set[str] = set()
+    def blob_names(self) -> Iterator[str]:
+        """The hashes of all blobs that are there, one by one: 10,000 names are 1 MB."""
         for folder in self._blob_folders():
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                names.update(path.name for path in folder.iterdir())
-        return names
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(folder) as found,
+            ):
+                for entry in found:
+                    yield entry.name
 
     def read(self, path: str) -> bytes | None:
         """An object to serve, by its object path, or None when it isn't here.

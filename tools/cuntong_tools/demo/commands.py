@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cuntong_daemon.i18n import _
-from cuntong_protocol.errors import Fault
+from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
 from cuntong_tools.authority.common import say
 from cuntong_tools.output import console, format_bytes, format_percent
@@ -56,16 +56,24 @@ def demo(content: Path | None, *, keep: bool) -> None:
     screen = console()
     base = Path(tempfile.mkdtemp(prefix="cuntong-demo-"))
     network = Network(base)
-    is_kept = False
     try:
         _Show(network, screen).run(content)
-        is_kept = keep
-    finally:
-        if is_kept:
-            _say_how_to_look(network)
-        else:
-            network.stop(*network.places)
-            shutil.rmtree(base, ignore_errors=True)
+    except CuntongError:
+        network.stop(*network.places)
+        say(
+            _(
+                "Everything that was made is still in {folder}, with the daemons' logs.",
+                folder=str(base),
+            )
+        )
+        raise
+    except BaseException:
+        _clear(network)
+        raise
+    if keep:
+        _say_how_to_look(network)
+    else:
+        _clear(network)
 
 
 class _Show:
@@ -332,6 +340,11 @@ class _Show:
                 copies=f"{crossed(self._nation, 'up') / payload:.2f}",
             )
         )
+
+
+def _clear(network: Network) -> None:
+    network.stop(*network.places)
+    shutil.rmtree(network.folder, ignore_errors=True)
 
 
 def _say_how_to_look(network: Network) -> None:
