@@ -29,8 +29,8 @@ from cuntong_protocol.link.messages import (
 )
 from cuntong_protocol.texts import N_, Sentence, sentence
 
-from .admission import Admissions
 from . import __version__
+from .admission import Admissions
 from .api import Api
 from .catalogue import Catalogue, Database
 from .centre import Centre

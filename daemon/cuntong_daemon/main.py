@@ -16,7 +16,7 @@ from .config import Config, load_config
 from .control.lock import hold_data_directory
 from .i18n import _, show
 from .logs import configure_logging, get_logger
-from .memory import share_arenas
+from .memory import use_little
 from .paths import DataPaths, default_data_dir
 from .store.errors import disk_error
 
@@ -57,7 +57,7 @@ def _told(error: BaseException) -> CuntongError | None:
 def main(data: Path) -> None:
     """Run a node until SIGTERM; the exit code is that of the fault (see `Fault`)."""
     paths = DataPaths(data)
-    share_arenas()
+    use_little()
     try:
         config = load_config(paths.config)
         configure_logging(config.log.level)

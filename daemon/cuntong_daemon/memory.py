@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Final
 
-_M_ARENA_MAX: Final = -8
-_ARENAS: Final = 1
+_MALLOC_OPTIONS: Final = {-8: 1, -3: 64 * 1024, -1: 64 * 1024}
+"""Of mallopt(3). M_ARENA_MAX: all threads allocate from one place instead of one each, which costs nothing
+where Python runs one thread at a time. M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: buffers of this many bytes,
+and free space at the end of the heap, go back at once; by itself glibc raises both with what it sees."""
 
 
 @contextmanager
@@ -39,10 +41,12 @@ def without(name: str, stand_in: ModuleType | None = None) -> Iterator[None]:
         del sys.modules[name]
 
 
-def share_arenas() -> None:
-    """Let all threads allocate from one place instead of one each; before there are threads."""
+def use_little() -> None:
+    """Set the allocator up for a small process; before there are threads."""
     with contextlib.suppress(OSError, AttributeError):  # Not glibc.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+        library = ctypes.CDLL(None)
+        for option, value in _MALLOC_OPTIONS.items():
+            library.mallopt(option, value)
 
 
 def return_memory() -> None:

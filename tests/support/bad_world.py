@@ -357,7 +357,11 @@ class SmallDisk:
 
     def remount(self, options: str) -> None:
         """Change its size, or make it read-only."""
-        self._run("mount", "-o", f"remount,{options}", str(self._target))
+        # Not merged with what /proc says: that names the owner by a number that the namespace doesn't have.
+        self._run(
+            "mount", "--options-mode", "ignore", "-t", "tmpfs",
+            "-o", f"remount,{options}", "none", str(self._target),
+        )  # fmt: skip
 
     def make_read_only(self, name: str) -> None:
         """A folder on it, whoever writes just then."""

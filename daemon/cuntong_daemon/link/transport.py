@@ -125,7 +125,7 @@ async def _handshake(stream: TlsStream) -> TlsStream:
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
         if isinstance(error.__cause__, ssl.SSLError) and not isinstance(
-            error.__cause__, ssl.SSLEOFError
+            error.__cause__, ssl.SSLEOFError | ssl.SSLZeroReturnError
         ):
             raise handshake_error(error) from error
         raise LinkError(
@@ -144,7 +144,7 @@ def broken_link(error: trio.BrokenResourceError | trio.ClosedResourceError) -> C
     In TLS 1.3 a child learns only now that the parent refused its certificate.
     """
     if isinstance(error.__cause__, ssl.SSLError) and not isinstance(
-        error.__cause__, ssl.SSLEOFError
+        error.__cause__, ssl.SSLEOFError | ssl.SSLZeroReturnError
     ):
         return handshake_error(error)
     return LinkError("link.broken", N_("The connection broke."), fault=Fault.TRANSPORT)

@@ -378,7 +378,9 @@ def handshake_error(error: BaseException) -> EnrolmentError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         code = _VERIFY_ERRORS.get(cause.verify_code, "tls.failed")
         detail = cause.verify_message
-    elif isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+    elif isinstance(cause, ssl.SSLError) and not isinstance(
+        cause, ssl.SSLEOFError | ssl.SSLZeroReturnError
+    ):
         code, detail = "tls.failed", cause.reason or "?"
         if detail == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             code = "tls.no-certificate"
