@@ -79,6 +79,8 @@ class Item:
         is_restricted: Its licence is; so its torrent must be closed.
         order: Place in the queue.
         problem: Why it doesn't go on.
+        retry_at: Not to be begun before (trio's clock).
+        has_news: Something has changed since it was begun last: if that fails, it is tried again at once.
         told: What the parent was told last, in thousandths.
     """
 
@@ -94,8 +96,13 @@ class Item:
     state: ItemState = "waiting"
     problem: Sentence | None = None
     retry_at: float = 0.0
+    has_news: bool = False
     told: int = -1
     scope: trio.CancelScope | None = None
+
+    def try_again(self) -> None:
+        """Something has changed: don't wait any longer, should it be waiting."""
+        self.retry_at, self.has_news = 0.0, True
 
     @property
     def is_started(self) -> bool:
@@ -222,7 +229,7 @@ class Replicator:
             self._introduced[infohash] = peers
         item = self._item_of(infohash)
         if item is not None and item.state == "waiting":
-            item.retry_at = 0.0  # Whoever is named has its torrent.
+            item.try_again()  # Whoever is named has its torrent.
         self._connect(infohash)
         self.look()
 
@@ -230,7 +237,7 @@ class Replicator:
         """The certificate for a publisher's closed swarms has come, or was refused."""
         for item in self._items.values():
             if item.is_restricted and _publisher(item.id) == publisher:
-                item.retry_at = 0.0
+                item.try_again()
         if self._nursery is not None:
             self._nursery.start_soon(self._admit, publisher)
         self.look()
@@ -246,7 +253,7 @@ class Replicator:
         """A parent is new: tell it everything."""
         for item in self._items.values():
             item.told = -1
-            item.retry_at = 0.0  # This one may have what the other hadn't.
+            item.try_again()  # This one may have what the other hadn't.
         items = [HaveItem(row.infohash, HaveState.COMPLETE, 1000) for row in self._rows.values()]
         self._tell(items)
         for item in self._items.values():
@@ -615,7 +622,7 @@ class Replicator:
             # One whose torrent nobody has yet takes no place from those behind it.
             if busy >= DOWNLOADS_AT_ONCE:
                 break
-            item.scope = trio.CancelScope()
+            item.scope, item.has_news = trio.CancelScope(), False
             self._nursery.start_soon(self._bring, item, item.scope)
             busy += 1
 
@@ -718,8 +725,9 @@ class Replicator:
 
     def _delay(self, item: Item, problem: Sentence) -> None:
         item.state, item.problem = "waiting", problem
-        item.retry_at = trio.current_time() + RETRY_S
-        self._look_after(RETRY_S)
+        delay_s = 0.0 if item.has_news else RETRY_S
+        item.retry_at = trio.current_time() + delay_s
+        self._look_after(delay_s)
 
     def _look_after(self, seconds: float) -> None:
         assert self._nursery is not None  # noqa: S101 - set by run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,33 +51,29 @@ class AcceptedCatalogue:
     damaged: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRole:
-    """What one verified role says, and what is wrong with it."""
-
-    version: int
-    contents: Contents
-    problems: tuple[Sentence, ...]
-
-
-def read_verified(code: Division, role: str, signed: Targets) -> ReadRole:
-    """Read a verified role at once, so that python-tuf's form of it needn't stay: 1.2 kB for each bundle."""
-    return ReadRole(signed.version, *read_role(code, role, _targets(signed)))
-
-
-def put_together(
+def load_accepted(
+    code: Division,
     accepted: Accepted,
-    roles: Iterable[tuple[str, ReadRole]],
+    spool: Spool,
     delegation_problems: tuple[Sentence, ...] = (),
 ) -> AcceptedCatalogue:
-    """Make a catalogue of its roles; those of `accepted` that `roles` lacks are taken for damaged."""
+    """Read an accepted catalogue from its files, which were verified when they were written.
+
+    One at a time: python-tuf takes 1.2 kB for each bundle that is listed, ten times what is kept of it.
+    """
     parts: list[Contents] = []
     problems = list(delegation_problems)
-    here = {SNAPSHOT}
-    for role, read in roles:
-        here.add(role)
-        parts.append(read.contents)
-        problems.extend(read.problems)
+    damaged: set[str] = set()
+    for role, file in accepted.roles.items():
+        if role == SNAPSHOT:
+            continue  # Its bytes lie in the floors.
+        data = spool.read_trusted(code, role, file.version, file.sha256)
+        if data is None:
+            damaged.add(role)
+            continue
+        part, found = read_role(code, role, _targets(parse_targets(data)))
+        parts.append(part)
+        problems.extend(found)
     timestamp = parse_timestamp(accepted.timestamp)
     versions = {role: file.version for role, file in accepted.roles.items()}
     versions[TIMESTAMP] = timestamp.version
@@ -89,22 +85,8 @@ def put_together(
         versions,
         merge_contents(parts),
         tuple(problems),
-        frozenset(accepted.roles) - here,
+        frozenset(damaged),
     )
-
-
-def load_accepted(code: Division, accepted: Accepted, spool: Spool) -> AcceptedCatalogue:
-    """Read an accepted catalogue from its files, after a start. They were verified when they were written."""
-
-    def roles() -> Iterator[tuple[str, ReadRole]]:
-        for role, file in accepted.roles.items():
-            if role == SNAPSHOT:
-                continue  # Its bytes lie in the floors.
-            data = spool.read_trusted(code, role, file.version, file.sha256)
-            if data is not None:
-                yield role, read_verified(code, role, parse_targets(data))
-
-    return put_together(accepted, roles())
 
 
 def _targets(signed: Targets) -> Iterator[Target]:

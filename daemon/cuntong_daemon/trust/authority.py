@@ -41,10 +41,8 @@ from cuntong_protocol.trust.names import (
 
 from .accepted import (
     AcceptedCatalogue,
-    ReadRole,
     hinted_time,
     load_accepted,
-    put_together,
     sha256_of,
 )
 from .fetcher import SpoolFetcher
@@ -301,7 +299,7 @@ class Authority:
             self.problem = explain(self.code, error).sentence
             return False
         failure: Exception | None = None
-        roles: dict[str, ReadRole] = {}
+        roles: dict[str, int] = {}
         problems: tuple[Sentence, ...] = ()
         try:
             run.refresh()
@@ -378,7 +376,7 @@ class Authority:
         floor: Floor,
         verified: Documents,
         proven: datetime,
-        roles: Mapping[str, ReadRole],
+        roles: Mapping[str, int],
         problems: tuple[Sentence, ...],
     ) -> None:
         """Write the whole catalogue, then make it count in one transaction (SPEC 4.6)."""
@@ -386,11 +384,8 @@ class Authority:
             (f"{number}.root.json", data) for number, data in sorted(run.roots().items())
         ]
         index: dict[str, RoleFile] = {}
-        versions: dict[str, int] = {}
         root, timestamp, snapshot = run.top()
-        for role, read in roles.items():
-            versions[role] = read.version
-        versions[SNAPSHOT] = snapshot.version
+        versions = {**roles, SNAPSHOT: snapshot.version}
         if not all(map(is_version, (timestamp.version, root.version, *versions.values()))):
             self.problem = TrustError(
                 "trust.bad-version",
@@ -408,7 +403,7 @@ class Authority:
         self._spool.write_trusted(self.code, files)
         self._floors.raise_floor(self.code, verified, proven, accepted)
         self._reload()
-        self.accepted = put_together(accepted, roles.items(), problems)
+        self.accepted = load_accepted(self.code, accepted, self._spool, problems)
         self.problem = None
         self.waiting = ()
         self._suspect = None

@@ -30,7 +30,7 @@ from cuntong_protocol.trust.names import (
     timestamp_path,
 )
 
-from .accepted import ReadRole, read_verified, sha256_of
+from .accepted import sha256_of
 from .spool import Spool
 from .verifier import Verification, explain, parse_targets
 from .view import Missing
@@ -38,13 +38,11 @@ from .view import Missing
 _FIRST_ROLES = (TARGETS, WITHDRAWN, MEMBERS, PROMOTED)
 
 
-def load_roles(
-    code: Division, run: Verification
-) -> tuple[dict[str, ReadRole], tuple[Sentence, ...]]:
+def load_roles(code: Division, run: Verification) -> tuple[dict[str, int], tuple[Sentence, ...]]:
     """Verify every delegated role of the kinds that SPEC 4.1 knows.
 
     Returns:
-        All verified targets roles by name, and a sentence for each delegation that was left out.
+        The versions of all verified targets roles, and a sentence for each delegation that was left out.
 
     Raises:
         TrustError: `trust.too-many-roles`.
@@ -76,13 +74,13 @@ def load_roles(
             authority=code,
             limit=MAX_MONTHS,
         )
-    loaded = {TARGETS: read_verified(code, TARGETS, targets)}
+    loaded = {TARGETS: targets.version}
     for name in names:
         run.load(probe_path(code, name))
         found = run.targets(name)
         if found is None:
             raise RepositoryError(f"{name} is hidden by another role")
-        loaded[name] = read_verified(code, name, found)
+        loaded[name] = found.version
         found.targets.clear()  # python-tuf asks it no more; all months at once would be 12 MB.
     return loaded, tuple(problems)
 
