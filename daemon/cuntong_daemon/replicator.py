@@ -59,6 +59,8 @@ LOOK_INTERVAL_S = 600.0
 LIBRARY_INTERVAL_S = 10.0
 """Long enough to cost nothing, and no reader takes what doesn't belong there for part of the collection."""
 PROGRESS_INTERVAL_S = 1.0
+QUIET_S = 10.0
+"""After the last download, or the start: then what the work took is given back to the system."""
 PROGRESS_STEP_PERMILLE = 100
 """How much more a child must have before it says so: the parent only needs to know that it has some."""
 MAX_INTRODUCED = 20_000
@@ -843,8 +845,6 @@ class Replicator:
                 title=item.title,
             )
         await self._note("repaired" if was_repair else "complete", text)
-        if not self._items:
-            await trio.to_thread.run_sync(return_memory)
         self.look()
 
     async def _materialise(self, identifier: str, infohash: bytes) -> None:
@@ -972,13 +972,19 @@ class Replicator:
         )
 
     async def _watch_progress(self) -> None:
+        quiet_s = 0.0
         while True:
             await trio.sleep(PROGRESS_INTERVAL_S)
             started = [item for item in self._items.values() if item.is_started]
             for item in started:
                 self._tell_item(item)
             if started:
+                quiet_s = 0.0
                 self._tell_swarms()
+            elif quiet_s < QUIET_S:
+                quiet_s += PROGRESS_INTERVAL_S
+                if quiet_s >= QUIET_S:
+                    await trio.to_thread.run_sync(return_memory)
 
     async def _watch_library(self) -> None:
         """What somebody else puts there isn't shown for long."""

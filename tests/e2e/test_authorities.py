@@ -72,15 +72,14 @@ def test_what_a_county_publishes_is_promoted_by_two_and_reaches_another_countys_
 
 
 def test_daemons_follow_when_keys_are_replaced(world: World, tmp_path: Path) -> None:
-    world.start()
+    world.start(world.county, world.west)
     for number, key in enumerate(("online", "targets", "root-1"), start=1):
-        world.run(world.nation, "authority", "rotate", key, *world.keys(world.nation))
+        world.run(world.county, "authority", "rotate", key, *world.keys(world.county))
         folder = make_films(tmp_path / f"after-{key}", [100_000], seed=number)
-        bundle = world.publish(world.nation, folder)
+        bundle = world.publish(world.county, folder)
         world.until_complete(bundle)
-        for village in world.villages:
-            assert_same_folder(folder, world.library(village, bundle))
-    for place in world.all:
+        assert_same_folder(folder, world.library(world.west, bundle))
+    for place in (world.county, world.west):
         assert not world.status(place).problems
 
 

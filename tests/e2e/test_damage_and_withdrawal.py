@@ -31,7 +31,7 @@ def mixed_bundle(world: World, tmp_path: Path) -> tuple[Path, Bundle]:
     """Films, which lie in the payload as they are, and poems, which are packed; complete everywhere."""
     folder = make_films(tmp_path / "mixed", [300_000] * 3, seed=11)
     make_poems(folder / "诗", files=5, seed=12)
-    bundle = world.publish(world.nation, folder)
+    bundle = world.publish(world.county, folder)
     world.until_complete(bundle)
     return folder, bundle
 
@@ -51,7 +51,7 @@ def repaired(world: World, place: Place) -> bool:
 def test_flipped_bits_in_the_store_are_fetched_again_from_the_county(
     world: World, tmp_path: Path
 ) -> None:
-    world.start(world.nation, world.province, world.county, world.west)
+    world.start(world.county, world.west)
     folder, bundle = mixed_bundle(world, tmp_path)
     payload = world.store(world.west, bundle)
     damaged = [min(payload.glob(it)) for it in ("**/*.mp4", "**/packs/*", "*/index")]
@@ -72,7 +72,7 @@ def test_flipped_bits_in_the_store_are_fetched_again_from_the_county(
 
 
 def test_flipped_bit_in_the_library_is_made_good(world: World, tmp_path: Path) -> None:
-    world.start(world.nation, world.province, world.county, world.west)
+    world.start(world.county, world.west)
     folder, bundle = mixed_bundle(world, tmp_path)
     library = world.library(world.west, bundle)
     film, poem = min(library.glob("*.mp4")), min(library.glob("诗/**/*.json"))
@@ -155,14 +155,14 @@ def test_bundle_that_is_withdrawn_while_it_is_downloading_leaves_nothing(
 ) -> None:
     folder = make_films(tmp_path / "film", [500_000] * 4, seed=14)
     world.limit(2048, *world.villages)
-    world.start()
-    bundle = world.publish(world.nation, folder)
+    world.start(world.county, *world.villages)
+    bundle = world.publish(world.county, folder)
     world.until(
         "some of it is there",
         lambda: all(world.net.progress(it, bundle.id, 1) > 0.1 for it in world.villages),
     )
     world.net.stop(world.east)
-    world.withdraw(world.nation, bundle, "wrong film")
+    world.withdraw(world.county, bundle, "wrong film")
     took_s = world.until("it is gone from the west", lambda: is_gone(world, world.west, bundle))
     assert took_s < WITHDRAWN_WITHIN_S
     # The one that was away meanwhile: it hears of it when it is back.

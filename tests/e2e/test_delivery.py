@@ -69,11 +69,11 @@ def test_second_bundle_brings_only_the_files_that_no_other_has(
     second_folder = make_films(tmp_path / "second", [size] * 2, seed=2)
     for number in (3, 4):
         shutil.copy(first_folder / f"第{number}集.mp4", second_folder)
-    world.start()
-    first = world.publish(world.nation, first_folder)
+    world.start(world.county, *world.villages)
+    first = world.publish(world.county, first_folder)
     world.until_complete(first)
     before = {village.code: world.wire_bytes(village) for village in world.villages}
-    second = world.publish(world.nation, second_folder)
+    second = world.publish(world.county, second_folder)
     world.until_complete(second)
     for village in world.villages:
         assert_same_folder(second_folder, world.library(village, second))
@@ -89,15 +89,15 @@ def test_revision_takes_over_while_the_former_is_still_downloading(
     size = 250_000
     folder = make_films(tmp_path / "series", [size] * 8, seed=3)
     world.limit(2048, *world.villages)
-    world.start()
-    first = world.publish(world.nation, folder)
+    world.start(world.county, *world.villages)
+    first = world.publish(world.county, folder)
     world.until(
         "the villages have more than half of it",
         lambda: all(world.net.progress(it, first.id, 1) > 0.6 for it in world.villages),
     )
     make_films(tmp_path / "more", [size], seed=4)
     shutil.copy(tmp_path / "more" / "第1集.mp4", folder / "第9集.mp4")
-    second = world.revise(world.nation, first, folder)
+    second = world.revise(world.county, first, folder)
     world.until_complete(second)
     for village in world.villages:
         assert_same_folder(folder, world.library(village, second))
@@ -112,8 +112,8 @@ def test_bundle_nobody_subscribed_to_comes_when_it_is_ordered(world: World, tmp_
     folder = make_films(tmp_path / "opera", [200_000], seed=5)
     for place in (world.county, *world.villages):
         world.subscribe(place, 'categories = ["book"]')
-    world.start()
-    bundle = world.publish(world.nation, folder, category="video")
+    world.start(world.county, *world.villages)
+    bundle = world.publish(world.county, folder, category="video")
     world.until(
         "the village knows of it",
         lambda: bundle.id in world.run(world.west, "catalogue", "list", "--json"),

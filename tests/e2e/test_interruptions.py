@@ -96,8 +96,8 @@ def half_way(world: World, bundle: Bundle, *places: Place) -> None:
 def test_village_that_was_stopped_goes_on_where_it_was(world: World, tmp_path: Path) -> None:
     folder = make_films(tmp_path / "series", [500_000] * 4, seed=1)
     world.limit(RATE_KBIT_S, *world.villages)
-    world.start()
-    bundle = world.publish(world.nation, folder)
+    world.start(world.county, *world.villages)
+    bundle = world.publish(world.county, folder)
     half_way(world, bundle, world.west)
     had = received(world, world.west)
     world.net.stop(world.west)

@@ -746,7 +746,7 @@ async def test_what_is_not_within_the_limits_is_never_sent(
         assert await world.link.fetch("metadata/../../etc/passwd", 100) is None
         assert await world.link.fetch(above.add(b"x"), 2**40) == b"x"
         with pytest.raises(LinkError) as caught:
-            session.report("equivocation", bytes(20_000))
+            session.report("equivocation", bytes(40_000))
         assert caught.value.code == "link.misuse"
         with pytest.raises(LinkError):
             await world.link.order("no identifier")
