@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -22,6 +23,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("daemon", "protocol", "tools")
 DOMAIN = "cuntong"
+CREATION_DATE = datetime(2026, 11, 22, tzinfo=UTC)
 LOCALES = ("zh_CN",)
 LOCALE_DIR = ROOT / "daemon" / "cuntong_daemon" / "locale"
 
@@ -132,7 +134,10 @@ def updated_po(old: bytes, said: Catalog, locale: str) -> bytes:
 def compile_mo(po: bytes, locale: str) -> bytes:
     """What `gettext` reads at run time."""
     output = io.BytesIO()
-    write_mo(output, read_po(io.BytesIO(po), locale=locale))
+    catalogue = read_po(io.BytesIO(po), locale=locale)
+    # Babel would write the present minute, and the same catalogue would compile to other bytes.
+    catalogue.creation_date = CREATION_DATE
+    write_mo(output, catalogue)
     return output.getvalue()
 
 
