@@ -11,7 +11,6 @@ import msgspec
 import trio
 
 from cuntong_protocol.errors import CuntongError, Fault
-from cuntong_protocol.link.messages import HaveState
 from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.custom import Listed
 
@@ -132,9 +131,7 @@ class Api:
                 ChildStatus(
                     code=child.code,
                     connected=True,
-                    bundles_done=sum(
-                        item.state is HaveState.COMPLETE for item in child.haves.values()
-                    ),
+                    bundles_done=child.bundles_done,
                 )
                 for child in node.neighbours.children.values()
             ],

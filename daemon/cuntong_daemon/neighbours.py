@@ -34,14 +34,16 @@ from .link.session import LinkSession
 from .logs import get_logger
 from .metadata import MetadataKeeper
 from .pki.tls import PeerIdentity, judge, judge_parent
-from .policy.peers import Holder, introductions
+from .policy.peers import Holder, introductions, may_trade
 from .trust.spool import Spool
 from .trust.view import View
 
 log = get_logger("neighbours")
 
-MAX_HAVES_OF_A_CHILD = 20_000
+MAX_WANTED_BY_A_CHILD = 20_000
 """Twice the bundles of a large network; a child that claims more is not believed any further."""
+MAX_NUMBERED = 40_000
+"""Bundles of which is remembered which child has them: a bit for each child. Four large networks."""
 
 
 class NeighbourError(CuntongError):
@@ -95,17 +97,25 @@ class Child:
     """A connected child.
 
     Attributes:
-        haves: What it said of each bundle, by infohash.
+        wants: What it said of each bundle that it wants or has in part, by infohash.
+        complete: A bit for each bundle that it has, at the number that `Neighbours` gave the bundle: a thousand
+            children have ten thousand bundles each.
         introduced: What it was told last, by infohash.
     """
 
     session: LinkSession
-    haves: dict[bytes, HaveItem] = field(default_factory=dict)
+    wants: dict[bytes, HaveItem] = field(default_factory=dict)
+    complete: int = 0
     introduced: dict[bytes, tuple[PeerAddress, ...]] = field(default_factory=dict)
 
     @property
     def code(self) -> Division:
         return self.session.peer_code
+
+    @property
+    def bundles_done(self) -> int:
+        """How many bundles it has."""
+        return self.complete.bit_count()
 
     def swarm(self, *, is_closed: bool) -> PeerAddress | None:
         """Where its BitTorrent listens, for closed torrents or for the others."""
@@ -145,6 +155,7 @@ class Neighbours:
         self._announcements: list[Announcement] = []
         self._children: dict[Division, Child] = {}
         self._parent: LinkSession | None = None
+        self._numbers: dict[bytes, int] = {}
         self._swarms: Mapping[bytes, float] = {}
         self._closed: frozenset[bytes] = frozenset()
         self._keeper: MetadataKeeper | None = None
@@ -177,12 +188,7 @@ class Neighbours:
 
     def wanted_below(self) -> set[bytes]:
         """Infohashes that a child wants or has only in part."""
-        return {
-            infohash
-            for child in self._children.values()
-            for infohash, item in child.haves.items()
-            if item.state in (HaveState.WANTED, HaveState.PARTIAL)
-        }
+        return {infohash for child in self._children.values() for infohash in child.wants}
 
     def holders_below(self, infohash: bytes) -> list[PeerAddress]:
         """Children that have at least a part of a bundle."""
@@ -190,8 +196,7 @@ class Neighbours:
         return [
             swarm
             for child in self._children.values()
-            if (item := child.haves.get(infohash)) is not None
-            and item.state in (HaveState.PARTIAL, HaveState.COMPLETE)
+            if self._has_of(child, infohash) > 0
             and (swarm := child.swarm(is_closed=is_closed)) is not None
         ]
 
@@ -226,10 +231,10 @@ class Neighbours:
 
     def set_swarms(self, progress: Mapping[bytes, float]) -> None:
         """What this node takes part in, with its own progress (0 to 1)."""
-        if progress.keys() != self._swarms.keys():
-            self._swarms = dict(progress)
-            self.introduce()
+        changed = progress.keys() ^ self._swarms.keys()
         self._swarms = dict(progress)
+        if changed:
+            self.introduce(changed)
 
     def set_closed(self, infohashes: frozenset[bytes]) -> None:
         """Which of the listed bundles have a closed swarm."""
@@ -238,18 +243,22 @@ class Neighbours:
             self._closed = infohashes
             self.introduce(changed)
 
-    def introduce(self, only: Collection[bytes] | None = None) -> None:
-        """Tell children whom to connect to, where that has changed."""
+    def introduce(self, infohashes: Collection[bytes]) -> None:
+        """Tell children whom to connect to for these, where that has changed."""
         for child in self._children.values():
-            for infohash, item in child.haves.items():
-                if only is not None and infohash not in only:
-                    continue
-                if item.state not in (HaveState.WANTED, HaveState.PARTIAL):
-                    continue
-                peers = tuple(self._peers_for(child, infohash, item))
-                if peers != child.introduced.get(infohash, ()):
-                    child.introduced[infohash] = peers
-                    child.session.introduce(infohash, peers)
+            self._introduce(child, infohashes)
+
+    def _introduce(self, child: Child, infohashes: Collection[bytes]) -> None:
+        if not child.wants:
+            return
+        for infohash in infohashes:
+            item = child.wants.get(infohash)
+            if item is None:
+                continue
+            peers = tuple(self._peers_for(child, infohash, item))
+            if peers != child.introduced.get(infohash, ()):
+                child.introduced[infohash] = peers
+                child.session.introduce(infohash, peers)
 
     def _peers_for(self, child: Child, infohash: bytes, item: HaveItem) -> list[PeerAddress]:
         addresses: dict[Division, PeerAddress] = {}
@@ -259,16 +268,31 @@ class Neighbours:
         if infohash in self._swarms and port and child.session.local_host:
             addresses[self._own_code] = PeerAddress(child.session.local_host, port)
             holders.append(Holder(self._own_code, "", self._swarms[infohash]))
-        for other in self._children.values():
-            said = other.haves.get(infohash)
+        for other in self._children.values() if self._trades(child) else self._above(child):
+            done = self._has_of(other, infohash)
             swarm = other.swarm(is_closed=is_closed)
-            if other is not child and swarm is not None and said is not None:
+            if other is not child and swarm is not None and done >= 0:
                 addresses[other.code] = swarm
-                holders.append(Holder(other.code, "", said.permille / 1000))
+                holders.append(Holder(other.code, "", done))
         chosen = introductions(
             child.code, item.permille / 1000, infohash.hex(), holders, vpn_shape=self._vpn_shape
         )
         return [addresses[introduction.code] for introduction in chosen]
+
+    def _trades(self, child: Child) -> bool:
+        return may_trade(child.code, self._vpn_shape)
+
+    def _above(self, child: Child) -> list[Child]:
+        """Children of ours that another one lies below: it has fallen back to us."""
+        return [self._children[code] for code in child.code.ancestors if code in self._children]
+
+    def _has_of(self, child: Child, infohash: bytes) -> float:
+        """How much of a bundle a child has, 0 to 1; -1 when it takes no part."""
+        item = child.wants.get(infohash)
+        if item is not None:
+            return item.permille / 1000
+        number = self._numbers.get(infohash)
+        return 1.0 if number is not None and child.complete >> number & 1 else -1.0
 
     # The delegate of the link.
 
@@ -344,18 +368,33 @@ class Neighbours:
         if child is None or child.session is not peer:
             return
         for item in items:
-            if item.state is HaveState.GONE:
-                child.haves.pop(item.infohash, None)
-                child.introduced.pop(item.infohash, None)
+            self._note(child, item)
+        said = {item.infohash for item in items}
+        self._introduce(child, said)
+        for other in self._children.values():
+            if other is child or not other.wants:
                 continue
-            if item.state is HaveState.COMPLETE:
-                # Should it be damaged later, the child is to be told anew.
-                child.introduced.pop(item.infohash, None)
-            if item.infohash in child.haves or len(child.haves) < MAX_HAVES_OF_A_CHILD:
-                child.haves[item.infohash] = item
-        self.introduce({item.infohash for item in items})
+            if self._trades(other) or other.code.is_below(child.code):
+                self._introduce(other, said)
         assert self._listener is not None  # noqa: S101 - attached before any link.
         self._listener.on_child_haves()
+
+    def _note(self, child: Child, item: HaveItem) -> None:
+        number = self._numbers.get(item.infohash)
+        if number is not None:
+            child.complete &= ~(1 << number)
+        if item.state in (HaveState.WANTED, HaveState.PARTIAL):
+            if item.infohash in child.wants or len(child.wants) < MAX_WANTED_BY_A_CHILD:
+                child.wants[item.infohash] = item
+            return
+        child.wants.pop(item.infohash, None)
+        # Should it be damaged later, the child is to be told anew.
+        child.introduced.pop(item.infohash, None)
+        if item.state is HaveState.COMPLETE:
+            if number is None and len(self._numbers) < MAX_NUMBERED:
+                number = self._numbers[item.infohash] = len(self._numbers)
+            if number is not None:
+                child.complete |= 1 << number
 
     def on_introduce(
         self, peer: LinkSession, infohash: bytes, peers: Sequence[PeerAddress]

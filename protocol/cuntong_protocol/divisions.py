@@ -46,6 +46,11 @@ class Tier(enum.IntEnum):
 
 
 TIER_LABELS = tuple(tier.label for tier in Tier)
+_TIERS = tuple(
+    Tier(sum(end - length < digits for length, end in zip(GROUP_LENGTHS, _GROUP_ENDS, strict=True)))
+    for digits in range(13)
+)
+"""By the number of digits up to the last that isn't zero."""
 
 
 class Division(str):
@@ -76,11 +81,7 @@ class Division(str):
 
     @property
     def tier(self) -> Tier:
-        depth = 0
-        for number, group in enumerate(self.groups, start=1):
-            if int(group):
-                depth = number
-        return Tier(depth)
+        return _TIERS[len(self.rstrip("0"))]
 
     @property
     def prefix(self) -> str:
@@ -113,7 +114,7 @@ class Division(str):
 
     def is_within(self, other: Division) -> bool:
         """True when this place is `other` or lies below it."""
-        return self == other or other in self.ancestors
+        return self.startswith(other.prefix)
 
     def is_below(self, other: Division) -> bool:
         """True when this place lies strictly below `other`."""

@@ -96,6 +96,16 @@ def introductions(
     return found
 
 
+def may_trade(
+    asker: Division, vpn_shape: Literal["mesh", "hub"], *, is_uplink_scarce: bool = False
+) -> bool:
+    """Whether a place could be introduced to any sibling: if not, nobody need look for one."""
+    deepest = Tier.COUNTY
+    if vpn_shape == "mesh" and is_uplink_scarce:
+        deepest = Tier.TOWNSHIP
+    return asker.parent is not None and asker.tier <= deepest
+
+
 def _may_trade(asker: Division, other: Division, vpn_shape: str, *, is_uplink_scarce: bool) -> bool:
     if asker.parent is None or asker.parent != other.parent:
         return False

@@ -1,0 +1,160 @@
+"""What children have and want, and whom they are introduced to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cuntong_daemon import neighbours
+from cuntong_daemon.clock import NodeClock
+from cuntong_daemon.neighbours import Neighbours
+from cuntong_daemon.paths import DataPaths
+from cuntong_daemon.trust.spool import Spool
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.link.messages import LINK_VERSION, HaveItem, HaveState, Hello, PeerAddress
+from cuntong_protocol.link.states import Role
+
+COUNTY = Division("441827000000")
+TOWNSHIP = Division("441827101000")
+VILLAGE = Division("441827101001")
+OTHER_VILLAGE = Division("441827101002")
+ONE, TWO = b"1" * 32, b"2" * 32
+OWN = PeerAddress("10.0.0.1", 7441)
+
+
+@dataclass
+class Session:
+    """As much of a link as neighbours use."""
+
+    peer_code: Division
+    peer_host: str
+    peer_role: Role = Role.CHILD
+    local_host: str = OWN.ip
+    is_open: bool = True
+    said: list[tuple[bytes, list[PeerAddress]]] = field(default_factory=list)
+
+    @property
+    def hello(self) -> Hello:
+        return Hello(LINK_VERSION, self.peer_code, "test", self.peer_code.tier.label, 7441)
+
+    def introduce(self, infohash: bytes, peers: Sequence[PeerAddress]) -> None:
+        self.said.append((infohash, list(peers)))
+
+
+class Deaf:
+    """Keeper and listener that do nothing with what they hear."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments: None
+
+
+@pytest.fixture
+def around(tmp_path: Path) -> Neighbours:
+    made = Neighbours(
+        COUNTY,
+        vpn_shape="hub",
+        clock=NodeClock(),
+        spool=Spool(DataPaths(tmp_path), own=COUNTY),
+        swarm_ports=lambda: (7441, 7442),
+    )
+    made.attach(keeper=cast("Any", Deaf()), listener=cast("Any", Deaf()), server=None)
+    return made
+
+
+def connect(around: Neighbours, code: Division, host: str) -> Session:
+    session = Session(code, host)
+    around.on_connected(cast("Any", session))
+    return session
+
+
+def tell(around: Neighbours, session: Session, state: HaveState, permille: int = 0) -> None:
+    around.on_status(cast("Any", session), [HaveItem(ONE, state, permille)])
+
+
+def test_village_is_introduced_to_its_county_but_not_to_another_village(around: Neighbours) -> None:
+    around.set_swarms({ONE: 1.0})
+    other = connect(around, OTHER_VILLAGE, "10.0.0.3")
+    tell(around, other, HaveState.COMPLETE, 1000)
+    village = connect(around, VILLAGE, "10.0.0.2")
+    tell(around, village, HaveState.WANTED)
+    assert village.said == [(ONE, [OWN])]
+    assert not other.said
+    assert around.wanted_below() == {ONE}
+    assert around.holders_below(ONE) == [PeerAddress("10.0.0.3", 7441)]
+
+
+def test_village_that_fell_back_learns_of_its_township_when_that_has_the_bundle(
+    around: Neighbours,
+) -> None:
+    village = connect(around, VILLAGE, "10.0.0.2")
+    tell(around, village, HaveState.WANTED)
+    assert not village.said
+    township = connect(around, TOWNSHIP, "10.0.0.4")
+    tell(around, township, HaveState.PARTIAL, 300)
+    assert village.said == [(ONE, [PeerAddress("10.0.0.4", 7441)])]
+
+
+def test_counties_trade_with_each_other(tmp_path: Path) -> None:
+    city = Neighbours(
+        Division("441800000000"),
+        vpn_shape="hub",
+        clock=NodeClock(),
+        spool=Spool(DataPaths(tmp_path), own=Division("441800000000")),
+        swarm_ports=lambda: (7441, 7442),
+    )
+    city.attach(keeper=cast("Any", Deaf()), listener=cast("Any", Deaf()), server=None)
+    one = connect(city, COUNTY, "10.0.0.5")
+    tell(city, one, HaveState.WANTED)
+    two = connect(city, Division("441826000000"), "10.0.0.6")
+    tell(city, two, HaveState.PARTIAL, 100)
+    assert one.said == [(ONE, [PeerAddress("10.0.0.6", 7441)])]
+
+
+def test_new_swarm_is_told_to_those_who_wait_for_it(around: Neighbours) -> None:
+    village = connect(around, VILLAGE, "10.0.0.2")
+    tell(around, village, HaveState.WANTED)
+    around.set_swarms({TWO: 0.0})
+    assert not village.said
+    around.set_swarms({TWO: 0.5, ONE: 0.1})
+    around.set_swarms({TWO: 0.6, ONE: 0.2})
+    assert village.said == [(ONE, [OWN])]
+
+
+def test_child_that_lost_a_piece_is_introduced_again(around: Neighbours) -> None:
+    around.set_swarms({ONE: 1.0})
+    village = connect(around, VILLAGE, "10.0.0.2")
+    tell(around, village, HaveState.WANTED)
+    tell(around, village, HaveState.COMPLETE, 1000)
+    assert around.children[VILLAGE].bundles_done == 1
+    assert not around.wanted_below()
+    tell(around, village, HaveState.PARTIAL, 990)
+    assert around.children[VILLAGE].bundles_done == 0
+    assert village.said == [(ONE, [OWN])] * 2
+
+
+def test_bundle_that_is_gone_is_neither_had_nor_wanted(around: Neighbours) -> None:
+    village = connect(around, VILLAGE, "10.0.0.2")
+    tell(around, village, HaveState.COMPLETE, 1000)
+    tell(around, village, HaveState.GONE)
+    assert around.children[VILLAGE].bundles_done == 0
+    assert not around.holders_below(ONE)
+    tell(around, village, HaveState.WANTED)
+    tell(around, village, HaveState.GONE)
+    assert not around.wanted_below()
+
+
+def test_child_that_claims_without_end_is_not_remembered_without_end(
+    around: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "MAX_NUMBERED", 10)
+    monkeypatch.setattr(neighbours, "MAX_WANTED_BY_A_CHILD", 10)
+    village = connect(around, VILLAGE, "10.0.0.2")
+    for state in (HaveState.COMPLETE, HaveState.WANTED):
+        items = [HaveItem(bytes([number]) * 32, state, 0) for number in range(100)]
+        around.on_status(cast("Any", village), items)
+        child = around.children[VILLAGE]
+        assert child.bundles_done + len(child.wants) == 10
