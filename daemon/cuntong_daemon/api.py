@@ -31,7 +31,8 @@ from .control.messages import (
     Why,
 )
 from .control.server import Handler, Stream
-from .replicator import Item, deadline_of, end_of_day_s
+from .planning import deadline_of, end_of_day_s
+from .replicator import Item
 from .store.errors import StoreError
 from .store.store import Usage
 from .swarm.events import TorrentStatus

@@ -12,40 +12,40 @@ when the new one is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import Literal, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from cuntong_protocol.bundle.descriptor import Descriptor, parse_bundle_id
+from cuntong_protocol.bundle.descriptor import Descriptor
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.index import INDEX_PATH, Index, decode_index
-from cuntong_protocol.bundle.torrent import Torrent, decode_torrent, torrent_size_limit
+from cuntong_protocol.bundle.torrent import Torrent
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
-from cuntong_protocol.link.messages import MAX_OBJECT_BYTES, HaveItem, HaveState, PeerAddress
+from cuntong_protocol.link.messages import HaveItem, HaveState, PeerAddress
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .admission import Admissions
-from .catalogue import BundleState, Catalogue, Database, Entry
+from .catalogue import BundleState, Catalogue, Database
 from .clock import NodeClock
 from .config import Config
-from .link.fetching import LinkLostError
 from .logs import get_logger
 from .memory import return_memory
 from .neighbours import Neighbours
+from .planning import Plan, Planner, Want
 from .policy.eviction import Held, evict
-from .policy.selection import Candidate, Decision, NodeProfile, judge, select
 from .store.errors import StoreError, disk_error
 from .store.library import Library
 from .store.pieces import PieceSet
 from .store.store import Payload, Store
 from .swarm.engine import Credential, SwarmEngine
 from .swarm.events import Completed, FileError, SwarmError, TorrentState, Unusable
+from .torrents import check_access, fetch_torrent, publisher_of
 from .trust.view import View
 
 log = get_logger("replicator")
@@ -111,40 +111,6 @@ class Item:
         return self.state in ("downloading", "unpacking", "repairing", "paused")
 
 
-@dataclass(slots=True)
-class Want:
-    """A decision to have a bundle, with what is needed to bring it."""
-
-    id: str
-    revision: int
-    infohash: bytes
-    title: str
-    size: int
-    torrent_limit: int
-    is_restricted: bool
-    reason: Sentence
-    order: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What should be, by bundle id.
-
-    Attributes:
-        wants: To have, in order.
-        refusals: What is held or would be liked, and why it isn't wanted (any more).
-        licence_until: Of what is listed and held.
-        short_bytes: Room that the first one without room lacks.
-        closed: Infohashes of everything listed that has a restricted licence.
-    """
-
-    wants: dict[str, Want] = field(default_factory=dict)
-    refusals: dict[str, Sentence] = field(default_factory=dict)
-    licence_until: dict[str, date] = field(default_factory=dict)
-    short_bytes: int = 0
-    closed: frozenset[bytes] = frozenset()
-
-
 class Replicator:
     """A service; see the module."""
 
@@ -174,10 +140,9 @@ class Replicator:
         self._rows: dict[str, BundleState] = {}
         self._sizes: dict[bytes, int] = {}
         self._items: dict[str, Item] = {}
+        self._planner = Planner(config, catalogue)
         self._plan = Plan()
         self._is_swept = False
-        self._plan_basis: object = None
-        self._news = 0
         self._demanded: set[str] = set()
         self._introduced: dict[bytes, Sequence[PeerAddress]] = {}
         self._wake = trio.Event()
@@ -221,7 +186,7 @@ class Replicator:
     def set_view(self, view: View) -> None:
         """The verified view has changed; the catalogue's listings have been replaced already."""
         self._view = view
-        self._news += 1
+        self._planner.forget()
         self._demanded &= view.listings.keys()
         self.look()
 
@@ -238,7 +203,7 @@ class Replicator:
     def admitted(self, publisher: Division) -> None:
         """The certificate for a publisher's closed swarms has come, or was refused."""
         for item in self._items.values():
-            if item.is_restricted and _publisher(item.id) == publisher:
+            if item.is_restricted and publisher_of(item.id) == publisher:
                 item.try_again()
         if self._nursery is not None:
             self._nursery.start_soon(self._admit, publisher)
@@ -289,6 +254,17 @@ class Replicator:
 
     # Comparing.
 
+    def judge(self, identifier: str) -> Sentence:
+        """Why a listed bundle is liked here or not. Blocks; runs in the database's thread.
+
+        Raises:
+            CatalogueError: `catalogue.unknown-bundle`.
+        """
+        return self._planner.judge(identifier, self._today(self._view or View()))
+
+    def _today(self, view: View) -> date:
+        return max(self._clock.now() if view.is_clock_trusted else view.time, view.time).date()
+
     async def _try_to_reconcile(self, view: View) -> None:
         """A disk that is full or broken is told, and everything is compared again later."""
         try:
@@ -310,7 +286,15 @@ class Replicator:
                 if bytes.fromhex(listing.infohash) in below
             }
         for _ in range(2):  # Once more after room was made.
-            self._plan = await self._database.call(self._make_plan, view)
+            self._plan = await self._database.call(
+                partial(
+                    self._planner.plan,
+                    demanded=frozenset(self._demanded),
+                    held={row.id: row.infohash for row in self._rows.values()},
+                    begun=frozenset(item.id for item in self._items.values() if item.is_started),
+                    today=self._today(view),
+                )
+            )
             self._neighbours.set_closed(self._plan.closed)
             if not await self._remove_what_must_go(view, below):
                 break
@@ -354,107 +338,6 @@ class Replicator:
         claimed = {row.infohash for row in self._rows.values()}
         claimed |= {item.infohash for item in self._items.values()}
         return [payload for payload in payloads if payload.infohash not in claimed]
-
-    def judge(self, identifier: str) -> Sentence:
-        """Why a listed bundle is liked here or not. Blocks; runs in the database's thread.
-
-        Raises:
-            CatalogueError: `catalogue.unknown-bundle`.
-        """
-        candidate = self._candidate(self._catalogue.demand(identifier))
-        today = self._today(self._view or View())
-        return judge(candidate, self._profile(), is_ordered=False, today=today)[1]
-
-    def _profile(self) -> NodeProfile:
-        return NodeProfile(
-            code=self._config.division,
-            categories=tuple(self._config.subscriptions.categories),
-            languages=tuple(self._config.subscriptions.languages),
-            groups=tuple(self._config.subscriptions.groups),
-            publishers=tuple(self._config.subscriptions.publishers),
-        )
-
-    def _make_plan(self, view: View) -> Plan:
-        """Decide about everything. Blocks; runs in the database's thread.
-
-        What was wanted and has come by now changes nothing: its room was taken already. So the whole
-        catalogue is only read when one of these has changed, or when something was removed.
-        """
-        orders = self._catalogue.orders()
-        demanded = frozenset(self._demanded)
-        today = self._today(view)
-        basis = (self._news, orders, demanded, today)
-        if basis == self._plan_basis:
-            return self._plan
-        profile = self._profile()
-        details: dict[str, Want] = {}
-        licences: dict[str, date] = {}
-        closed: set[bytes] = set()
-
-        def candidates() -> Iterator[Candidate]:
-            for entry in self._catalogue.bundles():
-                candidate = self._candidate(entry)
-                if candidate.licence.kind == "restricted":
-                    closed.add(entry.descriptor.infohash)
-                is_liked, reason = judge(
-                    candidate,
-                    profile,
-                    is_ordered=entry.id in orders,
-                    is_needed_below=entry.id in demanded,
-                    today=today,
-                )
-                if not is_liked and not candidate.is_held:
-                    continue  # Nothing of it is kept: most of 10,000 bundles may be meant for others.
-                if candidate.licence.until is not None:
-                    licences[entry.id] = candidate.licence.until
-                details[entry.id] = _want(entry.descriptor, reason)
-                yield candidate
-
-        decisions = select(
-            candidates(),
-            profile,
-            orders,
-            needed_below=demanded,
-            quota_bytes=self._config.store.quota_bytes,
-            today=today,
-        )
-        wants: dict[str, Want] = {}
-        refusals: dict[str, Sentence] = {}
-        short = 0
-        for decision in decisions:
-            want = details[decision.id]
-            want.reason, want.order = decision.reason, decision.order
-            if decision.wanted:
-                wants[decision.id] = want
-            else:
-                refusals[decision.id] = decision.reason
-                if _is_short_of_room(decision) and not short:
-                    short = want.size
-        self._plan_basis = basis
-        return Plan(wants, refusals, licences, short, frozenset(closed))
-
-    def _candidate(self, entry: Entry) -> Candidate:
-        descriptor = entry.descriptor
-        metadata = descriptor.metadata
-        row = self._rows.get(entry.id)
-        item = self._items.get(entry.id)
-        is_here = row is not None and row.infohash == descriptor.infohash
-        return Candidate(
-            id=entry.id,
-            publisher=descriptor.bundle_id.code,
-            category=metadata.category,
-            languages=tuple(metadata.languages),
-            audience=metadata.audience,
-            licence=metadata.licence,
-            priority=metadata.priority,
-            size_bytes=descriptor.payload_size,
-            remaining_bytes=0 if is_here else descriptor.payload_size,
-            deadline=deadline_of(descriptor, self._config.division),
-            is_held=row is not None or (item is not None and item.is_started),
-        )
-
-    def _today(self, view: View) -> date:
-        return max(self._clock.now() if view.is_clock_trusted else view.time, view.time).date()
 
     async def _remove_what_must_go(self, view: View, below: Collection[bytes]) -> bool:
         """Take out what may not be held, and what must make room. True when something went."""
@@ -516,7 +399,7 @@ class Replicator:
 
     async def _remove(self, row: BundleState, reason: Sentence) -> None:
         """Stop seeding, take it out of sight, free the disk; in this order."""
-        self._plan_basis = None  # There is room now.
+        self._planner.forget()  # There is room now.
         await self._engine.remove(row.infohash)
         await self._on_disk(self._library.remove, row.id)
         await self._on_disk(self._store.delete, row.infohash)
@@ -577,7 +460,7 @@ class Replicator:
         """Serve what is held; a library folder that went missing is made again. False: it isn't whole."""
         try:
             torrent = await self._on_disk(self._store.torrent, row.infohash)
-            _check_access(torrent, is_restricted=is_restricted)
+            check_access(torrent, is_restricted=is_restricted)
             await self._engine.add(torrent, credential=await self._credential(row.id, torrent))
         except CuntongError as error:
             await self._lose(row, error)
@@ -646,7 +529,7 @@ class Replicator:
     async def _begin(self, item: Item) -> None:
         if item.infohash in await self._on_disk(self._store.incoming):
             torrent = await self._on_disk(self._store.take_incoming, item.infohash)
-            _check_access(torrent, is_restricted=item.is_restricted)
+            check_access(torrent, is_restricted=item.is_restricted)
             await self._engine.add(
                 torrent,
                 have=PieceSet.full(torrent.piece_count),
@@ -666,11 +549,11 @@ class Replicator:
             )
             return
         torrent = torrent_or_none
-        _check_access(torrent, is_restricted=item.is_restricted)
+        check_access(torrent, is_restricted=item.is_restricted)
         await self._on_disk(self._store.prepare, torrent)
         credential = await self._credential(item.id, torrent)
         if torrent.is_closed and credential is None:
-            self._delay(item, self._admissions.problem(_publisher(item.id)))
+            self._delay(item, self._admissions.problem(publisher_of(item.id)))
             return
         abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
         have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
@@ -686,25 +569,15 @@ class Replicator:
             return await self._on_disk(self._store.torrent, item.infohash)
         except StoreError:
             pass  # The usual case: it isn't here yet.
-        path = f"torrents/{item.infohash.hex()}"
-        for session in self._neighbours.sessions():
-            try:
-                data = await session.fetch(path, item.torrent_limit)
-            except LinkLostError:
-                continue
-            if data is None:
-                continue
-            try:
-                return await self._on_disk(_checked_torrent, data, item.infohash, item.size)
-            except BundleError as error:
-                log.warning("replicator.bad-torrent", peer=session.peer_code, code=error.code)
-        return None
+        return await fetch_torrent(
+            self._neighbours.sessions(), item.infohash, size=item.size, limit=item.torrent_limit
+        )
 
     async def _credential(self, identifier: str, torrent: Torrent) -> Credential | None:
         """What opens a torrent, when it is a closed one and its certificate is here."""
         if not torrent.is_closed:
             return None
-        return await self._admissions.credential(_publisher(identifier), torrent.root_certificate)
+        return await self._admissions.credential(publisher_of(identifier), torrent.root_certificate)
 
     async def _admit(self, publisher: Division) -> None:
         """Show a new certificate in the swarms that run."""
@@ -713,7 +586,7 @@ class Replicator:
             *running.items(),
             *((row.id, row.infohash) for row in self._rows.values()),
         ]:
-            if infohash not in self._plan.closed or _publisher(identifier) != publisher:
+            if infohash not in self._plan.closed or publisher_of(identifier) != publisher:
                 continue
             if self._engine.status(infohash) is None:
                 continue
@@ -1012,75 +885,6 @@ def told(error: OSError | CuntongError) -> Sentence:
     return error.sentence if isinstance(error, CuntongError) else disk_error(error).sentence
 
 
-def deadline_of(descriptor: Descriptor, place: Division) -> date | None:
-    """The day by which a place of this tier should have the bundle, by its release."""
-    release = descriptor.metadata.release
-    if release is None:
-        return None
-    return next((day for tier, day in release.deadlines.items() if tier == place.tier.label), None)
-
-
-def end_of_day_s(day: date) -> int:
-    """Seconds since 1970 at the end of a day, UTC."""
-    return (day - date(1970, 1, 1) + timedelta(days=1)) // timedelta(seconds=1)
-
-
-def _want(descriptor: Descriptor, reason: Sentence) -> Want:
-    limit = torrent_size_limit(
-        descriptor.payload_size,
-        descriptor.piece_length,
-        descriptor.file_count,
-        hybrid=descriptor.metadata.build.hybrid,
-    )
-    return Want(
-        descriptor.id,
-        descriptor.revision,
-        descriptor.infohash,
-        descriptor.metadata.title,
-        descriptor.payload_size,
-        min(limit, MAX_OBJECT_BYTES),
-        descriptor.metadata.licence.kind == "restricted",
-        reason,
-        -1,
-    )
-
-
 def _slug(identifier: str) -> str:
     """What a payload of this bundle is called."""
     return identifier.rpartition("/")[2]
-
-
-def _is_short_of_room(decision: Decision) -> bool:
-    return decision.reason.code == "selection.no-room"
-
-
-def _publisher(identifier: str) -> Division:
-    return parse_bundle_id(identifier).code
-
-
-def _check_access(torrent: Torrent, *, is_restricted: bool) -> None:
-    """A restricted licence and a closed torrent belong together (SPEC 7.6).
-
-    Raises:
-        BundleError: `bundle.open-swarm`, `bundle.closed-swarm`.
-    """
-    if is_restricted and not torrent.is_closed:
-        raise BundleError(
-            "bundle.open-swarm",
-            N_("Its licence is restricted, but everybody could join its swarm. Publish it anew."),
-        )
-    if torrent.is_closed and not is_restricted:
-        raise BundleError(
-            "bundle.closed-swarm",
-            N_("Its licence is open, but only some could join its swarm. Publish it anew."),
-        )
-
-
-def _checked_torrent(data: bytes, infohash: bytes, payload_size: int) -> Torrent:
-    torrent = decode_torrent(data, infohash=infohash)
-    if torrent.payload_size != payload_size:
-        raise BundleError(
-            "bundle.payload-mismatch",
-            N_("The payload doesn't have the size that its descriptor states."),
-        )
-    return torrent

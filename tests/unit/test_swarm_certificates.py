@@ -29,7 +29,7 @@ from cuntong_daemon.pki.swarm import (
     load_swarm_ca,
     make_swarm_ca,
 )
-from cuntong_daemon.replicator import _check_access
+from cuntong_daemon.torrents import check_access
 from cuntong_protocol.bundle.descriptor import parse_bundle_id
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.metadata import Licence, Metadata
@@ -245,10 +245,10 @@ def test_licence_and_swarm_must_agree(
 ) -> None:
     torrent = torrent_of(some_files(), root_certificate=PEM if is_closed else b"")
     if code is None:
-        _check_access(torrent, is_restricted=is_restricted)
+        check_access(torrent, is_restricted=is_restricted)
         return
     with pytest.raises(BundleError) as caught:
-        _check_access(torrent, is_restricted=is_restricted)
+        check_access(torrent, is_restricted=is_restricted)
     assert caught.value.code == code
 
 
