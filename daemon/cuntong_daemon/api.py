@@ -219,7 +219,7 @@ class Api:
         """What is brought, in order, then what is held. Blocks; runs in the database's thread."""
         node = self._node
         torrents = node.engine.statuses()
-        items = sorted(node.replicator.items.values(), key=lambda item: item.order)
+        items = sorted(node.replicator.items.values(), key=lambda item: item.want.order)
         found = [self._item_status(item, torrents.get(item.infohash)) for item in items]
         known = {item.id for item in items}
         for row in node.replicator.rows.values():
@@ -249,16 +249,16 @@ class Api:
         deadline = deadline_of(entry.descriptor, self._node.code) if entry is not None else None
         return BundleStatus(
             id=item.id,
-            title=item.title,
-            revision=item.revision,
+            title=item.want.title,
+            revision=item.want.revision,
             state="paused" if item.state == "refused" else item.state,
             progress=torrent.progress if torrent is not None else 0.0,
             bytes_done=torrent.bytes_done if torrent is not None else 0,
-            bytes_total=item.size,
+            bytes_total=item.want.size,
             down_bytes_s=torrent.down_bytes_s if torrent is not None else 0,
             up_bytes_s=torrent.up_bytes_s if torrent is not None else 0,
             peers=torrent.peers if torrent is not None else 0,
-            reason=item.problem or item.reason,
+            reason=item.problem or item.want.reason,
             deadline=end_of_day_s(deadline) if deadline is not None else None,
         )
 

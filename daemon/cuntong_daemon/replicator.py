@@ -76,31 +76,28 @@ class Item:
     """A bundle that is being brought.
 
     Attributes:
-        size: Of the payload, in bytes.
-        torrent_limit: The most that its torrent can have, in bytes.
-        is_restricted: Its licence is; so its torrent must be closed.
-        order: Place in the queue.
+        want: What, why, and its place in the queue.
         problem: Why it doesn't go on.
         retry_at: Not to be begun before (trio's clock).
         has_news: Something has changed since it was begun last: if that fails, it is tried again at once.
         told: What the parent was told last, in thousandths.
     """
 
-    id: str
-    revision: int
-    infohash: bytes
-    title: str
-    size: int
-    torrent_limit: int
-    is_restricted: bool = False
-    order: int = 0
-    reason: Sentence | None = None
+    want: Want
     state: ItemState = "waiting"
     problem: Sentence | None = None
     retry_at: float = 0.0
     has_news: bool = False
     told: int = -1
     scope: trio.CancelScope | None = None
+
+    @property
+    def id(self) -> str:
+        return self.want.id
+
+    @property
+    def infohash(self) -> bytes:
+        return self.want.infohash
 
     def try_again(self) -> None:
         """Something has changed: don't wait any longer, should it be waiting."""
@@ -203,7 +200,7 @@ class Replicator:
     def admitted(self, publisher: Division) -> None:
         """The certificate for a publisher's closed swarms has come, or was refused."""
         for item in self._items.values():
-            if item.is_restricted and publisher_of(item.id) == publisher:
+            if item.want.is_restricted and publisher_of(item.id) == publisher:
                 item.try_again()
         if self._nursery is not None:
             self._nursery.start_soon(self._admit, publisher)
@@ -428,7 +425,7 @@ class Replicator:
     async def _pursue(self, want: Want) -> None:
         item = self._items.get(want.id)
         if item is not None:
-            item.order, item.reason = want.order, want.reason
+            item.want = want
             return
         row = self._rows.get(want.id)
         if row is not None and row.infohash == want.infohash:
@@ -440,17 +437,7 @@ class Replicator:
                 row, is_restricted=want.is_restricted
             ):
                 return
-        item = Item(
-            want.id,
-            want.revision,
-            want.infohash,
-            want.title,
-            want.size,
-            want.torrent_limit,
-            want.is_restricted,
-            want.order,
-            want.reason,
-        )
+        item = Item(want)
         self._items[want.id] = item
         if self._engine.status(want.infohash) is not None:
             item.state = "repairing"  # The engine has found pieces missing, and fetches them.
@@ -501,7 +488,7 @@ class Replicator:
             for item in self._items.values()
             if item.state == "waiting" and item.scope is None and item.retry_at <= now
         ]
-        waiting.sort(key=lambda item: item.order)
+        waiting.sort(key=lambda item: item.want.order)
         assert self._nursery is not None  # noqa: S101 - set by run.
         for item in waiting:
             # One whose torrent nobody has yet takes no place from those behind it.
@@ -529,7 +516,7 @@ class Replicator:
     async def _begin(self, item: Item) -> None:
         if item.infohash in await self._on_disk(self._store.incoming):
             torrent = await self._on_disk(self._store.take_incoming, item.infohash)
-            check_access(torrent, is_restricted=item.is_restricted)
+            check_access(torrent, is_restricted=item.want.is_restricted)
             await self._engine.add(
                 torrent,
                 have=PieceSet.full(torrent.piece_count),
@@ -549,7 +536,7 @@ class Replicator:
             )
             return
         torrent = torrent_or_none
-        check_access(torrent, is_restricted=item.is_restricted)
+        check_access(torrent, is_restricted=item.want.is_restricted)
         await self._on_disk(self._store.prepare, torrent)
         credential = await self._credential(item.id, torrent)
         if torrent.is_closed and credential is None:
@@ -570,7 +557,10 @@ class Replicator:
         except StoreError:
             pass  # The usual case: it isn't here yet.
         return await fetch_torrent(
-            self._neighbours.sessions(), item.infohash, size=item.size, limit=item.torrent_limit
+            self._neighbours.sessions(),
+            item.infohash,
+            size=item.want.size,
+            limit=item.want.torrent_limit,
         )
 
     async def _credential(self, identifier: str, torrent: Torrent) -> Credential | None:
@@ -689,11 +679,11 @@ class Replicator:
         await self._database.call(
             lambda: self._catalogue.set_state(
                 item.id,
-                revision=item.revision,
+                revision=item.want.revision,
                 infohash=item.infohash,
                 state="complete",
                 at=self._clock.now(),
-                reason=item.reason,
+                reason=item.want.reason,
             )
         )
         await self._read_rows()
@@ -715,7 +705,7 @@ class Replicator:
                 "replicator.complete",
                 N_("{id} is complete: {title}"),
                 id=item.id,
-                title=item.title,
+                title=item.want.title,
             )
         await self._note("repaired" if was_repair else "complete", text)
         self.look()
@@ -768,25 +758,24 @@ class Replicator:
         is_listed = entry is not None and entry.descriptor.infohash == row.infohash
         wrong: list[str] = []
         if bad:
-            await self._note(
-                "damage",
-                sentence(
-                    "replicator.damaged",
-                    N_("{id} has {count} damaged pieces; they are fetched again."),
-                    id=identifier,
-                    count=len(bad),
-                ),
+            damage = sentence(
+                "replicator.damaged",
+                N_("{id} has {count} damaged pieces; they are fetched again."),
+                id=identifier,
+                count=len(bad),
             )
-            want = self._plan.wants.get(identifier)
+            await self._note("damage", damage)
             item = Item(
-                identifier,
-                row.revision,
-                row.infohash,
-                entry.descriptor.metadata.title if entry is not None else identifier,
-                torrent.payload_size,
-                0,
-                is_restricted=torrent.is_closed,
-                reason=want.reason if want is not None else None,
+                Want(
+                    identifier,
+                    row.revision,
+                    row.infohash,
+                    entry.descriptor.metadata.title if entry is not None else identifier,
+                    torrent.payload_size,
+                    torrent_limit=0,  # It is here.
+                    is_restricted=torrent.is_closed,
+                    reason=row.reason or damage,
+                )
             )
             self._items[identifier] = item
             await self._repair(item, bad)
