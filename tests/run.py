@@ -116,7 +116,13 @@ def main(arguments: list[str]) -> int:
     os.environ["COVERAGE_PROCESS_START"] = str(SETTINGS)
     gates = Gates()
     status = pytest.main(
-        ["--cov", f"--cov-config={SETTINGS}", "--cov-report=", *arguments], plugins=[gates]
+        [
+            *("--cov", f"--cov-config={SETTINGS}", "--cov-report="),
+            # Most tests wait for something most of the time. A file's tests share what is slow to make.
+            *("--numprocesses=auto", "--dist=loadfile"),
+            *arguments,
+        ],
+        plugins=[gates],
     )
     return int(status) or int(gates.missed)
 
