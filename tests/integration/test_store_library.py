@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -81,8 +82,9 @@ def paths(tmp_path: Path) -> DataPaths:
 
 
 @pytest.fixture
-def store(paths: DataPaths) -> Store:
-    return Store(paths, sqlite3.connect(paths.database, check_same_thread=False))
+def store(paths: DataPaths) -> Iterator[Store]:
+    with contextlib.closing(sqlite3.connect(paths.database, check_same_thread=False)) as connection:
+        yield Store(paths, connection)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import itertools
 import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import libtorrent as lt
@@ -443,7 +443,17 @@ async def completed(engine: SwarmEngine, made: Torrent) -> None:
             pass
 
 
-async def test_a_village_shows_what_its_county_seeds(tmp_path: Path, built: BuiltBundle) -> None:
+@pytest.fixture
+def store_of_b(tmp_path: Path) -> Iterator[Store]:
+    paths = DataPaths(tmp_path / "b")
+    paths.root.mkdir()
+    with closing(sqlite3.connect(paths.database, check_same_thread=False)) as connection:
+        yield Store(paths, connection)
+
+
+async def test_a_village_shows_what_its_county_seeds(
+    tmp_path: Path, built: BuiltBundle, store_of_b: Store
+) -> None:
     made = built.torrent
     county_paths, paths = DataPaths(tmp_path / "a"), DataPaths(tmp_path / "b")
     write_payload(county_paths, made, read_folder(built.payload_dir))
@@ -453,14 +463,12 @@ async def test_a_village_shows_what_its_county_seeds(tmp_path: Path, built: Buil
     ):
         await county.add(made)
         await completed(county, made)
-        paths.root.mkdir(exist_ok=True)
-        store = Store(paths, sqlite3.connect(paths.database, check_same_thread=False))
-        store.prepare(made)
+        store_of_b.prepare(made)
         await village.add(made)
         village.connect_peers(made.infohash, [county.address])
         await completed(village, made)
     assert read_folder(payload_folder(paths, made)) == read_folder(built.payload_dir)
-    assert not store.complete(made.infohash)
+    assert not store_of_b.complete(made.infohash)
     library = Library(paths)
     shown = library.materialise(built.descriptor.id, made.infohash, built.index)
     assert read_folder(shown) == FOLDER

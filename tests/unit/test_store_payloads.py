@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,9 @@ def paths(tmp_path: Path) -> DataPaths:
 
 
 @pytest.fixture
-def store(paths: DataPaths) -> Store:
-    connection = sqlite3.connect(paths.database, check_same_thread=False)
-    return Store(paths, connection)
+def store(paths: DataPaths) -> Iterator[Store]:
+    with closing(sqlite3.connect(paths.database, check_same_thread=False)) as connection:
+        yield Store(paths, connection)
 
 
 def complete_payload(
@@ -240,20 +242,22 @@ def test_what_is_wanted_may_lie_there_without_a_row(paths: DataPaths, store: Sto
 
 def test_knowledge_survives_a_restart(paths: DataPaths, store: Store) -> None:
     torrent = complete_payload(paths, store, some_files())
-    again = Store(paths, sqlite3.connect(paths.database, check_same_thread=False))
-    assert again.is_complete(torrent.infohash)
-    other = torrent_of(some_files(), name="other")
-    again.prepare(other)
-    assert again.reuse(other).is_full
+    with closing(sqlite3.connect(paths.database, check_same_thread=False)) as connection:
+        again = Store(paths, connection)
+        assert again.is_complete(torrent.infohash)
+        other = torrent_of(some_files(), name="other")
+        again.prepare(other)
+        assert again.reuse(other).is_full
 
 
 def test_an_empty_store_answers(tmp_path: Path) -> None:
     paths = DataPaths(tmp_path)
-    store = Store(paths, sqlite3.connect(":memory:", check_same_thread=False))
-    assert store.recover() == []
-    assert store.incoming() == []
-    with pytest.raises(StoreError) as caught:
-        store.usage()
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
+        store = Store(paths, connection)
+        assert store.recover() == []
+        assert store.incoming() == []
+        with pytest.raises(StoreError) as caught:
+            store.usage()
     assert caught.value.code == "store.disk-error"
 
 
