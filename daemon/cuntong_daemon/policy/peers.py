@@ -2,8 +2,8 @@
 
 Its parents first, nearest first. Siblings trade where links are fast and their own: provinces, cities and
 counties. Below the county they don't, since what a village sends up delays its own acknowledgements, and in a
-hub VPN each byte between two of them would cross the county's link twice; only townships of a mesh trade, and
-only while the uplink of the place above is the bottleneck.
+hub VPN each byte between two of them would cross the county's link twice; only in a mesh do they trade, and
+only while the uplink of the place above is the bottleneck (`uplink`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ MAX_PARENTS = 2
 """The nearest, and one in reserve: more would carry the same copy over longer links."""
 MAX_SIBLINGS = 4
 """As many uploads as a peer serves at once by default."""
+
+_SIBLING = sentence("peers.sibling", N_("It is a neighbour with a link of its own."))
+_HELPER = sentence("peers.helper", N_("It is a neighbour, and the uplink above is too thin."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def introductions(
         Introduction(
             holder.code,
             holder.address,
-            sentence("peers.sibling", N_("It is a neighbour with a link of its own.")),
+            _HELPER if max(asker.tier, holder.code.tier) > Tier.COUNTY else _SIBLING,
         )
         for holder in siblings[:MAX_SIBLINGS]
     ]
@@ -100,19 +103,16 @@ def may_trade(
     asker: Division, vpn_shape: Literal["mesh", "hub"], *, is_uplink_scarce: bool = False
 ) -> bool:
     """Whether a place could be introduced to any sibling: if not, nobody need look for one."""
-    deepest = Tier.COUNTY
-    if vpn_shape == "mesh" and is_uplink_scarce:
-        deepest = Tier.TOWNSHIP
-    return asker.parent is not None and asker.tier <= deepest
+    is_below_trading = vpn_shape == "mesh" and is_uplink_scarce
+    return asker.parent is not None and (asker.tier <= Tier.COUNTY or is_below_trading)
 
 
 def _may_trade(asker: Division, other: Division, vpn_shape: str, *, is_uplink_scarce: bool) -> bool:
     if asker.parent is None or asker.parent != other.parent:
         return False
-    deepest = max(asker.tier, other.tier)
-    if deepest <= Tier.COUNTY:
+    if max(asker.tier, other.tier) <= Tier.COUNTY:
         return True
-    return deepest is Tier.TOWNSHIP and vpn_shape == "mesh" and is_uplink_scarce
+    return vpn_shape == "mesh" and is_uplink_scarce
 
 
 def _affinity(asker: Division, other: Division, bundle: str) -> tuple[int, str]:
