@@ -36,6 +36,7 @@ from .catalogue import Catalogue, Database
 from .centre import Centre
 from .clock import NodeClock
 from .config import Config, parse_address
+from .config_bandwidth import BYTES_PER_KBIT
 from .control.server import ControlServer
 from .link.parent import ParentLink
 from .link.parts import Parts
@@ -50,6 +51,9 @@ from .pki.certificates import KeyFiles, own_certificate
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .place import check_place
+from .policy.calendar import lower
+from .policy.caps import UPLINK_SHARE
+from .policy.link_rate import ASSUMED_BYTES_S
 from .replicator import Replicator
 from .services import running
 from .store.errors import StoreError, database_error
@@ -68,6 +72,17 @@ GAP_LOGGED_S = 0.25
 MAX_NOTICES = 50
 MAX_LOGGED = 20
 """Names of bundles in the log for one change; a new node's whole catalogue is only counted."""
+
+
+def _up_cap(config: Config) -> int:
+    """What may be sent, bytes/s; a shared uplink isn't filled, whether its rate is given or assumed."""
+    bandwidth = config.bandwidth
+    own, link = bandwidth.up_kbit_s * BYTES_PER_KBIT, bandwidth.link_up_kbit_s * BYTES_PER_KBIT
+    if not bandwidth.shared:
+        return own
+    if not link and not own:
+        link = ASSUMED_BYTES_S.get(config.division.tier, 0)
+    return lower(own, int(link * UPLINK_SHARE))
 
 
 class Node:
@@ -94,8 +109,8 @@ class Node:
             paths,
             listen=config.network.swarm,
             networks=config.network.ranges,
-            down_bytes_s=config.limits.down_kbit_s * 125,
-            up_bytes_s=config.limits.up_kbit_s * 125,
+            down_bytes_s=config.bandwidth.down_kbit_s * BYTES_PER_KBIT,
+            up_bytes_s=_up_cap(config),
             tier=self.code.tier,
         )
         self.neighbours = Neighbours(

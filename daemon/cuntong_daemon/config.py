@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -23,6 +23,7 @@ from cuntong_protocol.divisions import Division, DivisionError, Tier
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
 
+from .config_bandwidth import BANDWIDTH_REASONS, BadKey, BandwidthSection
 from .files import write_atomically
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -32,7 +33,6 @@ MAX_SUBSCRIPTIONS = 256
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_Rate = Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
 _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 _Words = Annotated[list[_Word], msgspec.Meta(max_length=MAX_SUBSCRIPTIONS)]
 
@@ -90,14 +90,6 @@ class NetworkSection(_Section, frozen=True, kw_only=True):
         return tuple(ipaddress.ip_network(text) for text in self.networks)
 
 
-class LimitsSection(_Section, frozen=True, kw_only=True):
-    """`[limits]`: caps in kbit/s; 0 is none."""
-
-    down_kbit_s: _Rate = 0
-    up_kbit_s: _Rate = 0
-    up_kbit_s_per_child: _Rate = 0
-
-
 class StoreSection(_Section, frozen=True, kw_only=True):
     """`[store]`: `quota_gb` (0: what the disk holds); `library`: files are laid out for readers."""
 
@@ -129,7 +121,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
     node: NodeSection
     network: NetworkSection
-    limits: LimitsSection = LimitsSection()
+    bandwidth: BandwidthSection = BandwidthSection()
     store: StoreSection = StoreSection()
     subscriptions: SubscriptionsSection = SubscriptionsSection()
     log: LogSection = LogSection()
@@ -140,6 +132,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
 
 _REASONS: dict[str, str] = {
+    **BANDWIDTH_REASONS,
     "node.code": N_(
         "{file}: {key} must be a division code of 12 digits in quotes, such as '441900000000'."
     ),
@@ -157,7 +150,6 @@ _REASONS: dict[str, str] = {
     "network.parents": N_(
         "{file}: {key} must be tables, each with a code and an address such as '10.1.2.3:7440'."
     ),
-    "limits": N_("{file}: {key} must be a number of kbit/s, 0 for no limit."),
     "store.quota_gb": N_(
         "{file}: {key} must be a whole number of gigabytes, 0 for the whole disk."
     ),
@@ -165,7 +157,7 @@ _REASONS: dict[str, str] = {
     "subscriptions": N_("{file}: {key} must be a list of words in quotes."),
     "log.level": N_("{file}: {key} must be 'debug', 'info', 'warning' or 'error'."),
 }
-"""What a key must be, by key or by section: said instead of the library's English for programmers."""
+"""What a key must be, by key, last word or section: said instead of the library's English for programmers."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -273,7 +265,7 @@ def new_config(
     """The text of a new node's `config.toml`: what is its own; the tier's profile follows as comments.
 
     Args:
-        overrides: More tables and keys, for example `{"limits": {"down_kbit_s": 512}}`.
+        overrides: More tables and keys, for example `{"bandwidth": {"down_kbit_s": 512}}`.
 
     Raises:
         ConfigError: the result would not load.
@@ -333,35 +325,55 @@ class _Source:
         self._file = file
         self._lines = text.splitlines()
 
-    def place(self, key: str) -> str:
-        """`file:line` of a dotted key, or only the file when the line isn't found."""
+    def place(self, key: str, index: int = 0) -> str:
+        """`file:line` of a dotted key, or only the file when the line isn't found.
+
+        Args:
+            key: A table, or a key in one.
+            index: Which of the tables with this name.
+        """
+        line = self._line_of(key, index) or self._line_of(key, 0)
+        return f"{self._file}:{line}" if line else self._file
+
+    def _line_of(self, key: str, index: int) -> int | None:
         section, _, name = key.rpartition(".")
         current = ""
+        seen: dict[str, int] = {}
         for number, line in enumerate(self._lines, start=1):
             if header := re.match(r"\s*\[\[?\s*([\w.\-]+)\s*\]", line):
                 current = header[1]
-                if current == key:
-                    return f"{self._file}:{number}"
-            elif current == section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):
-                return f"{self._file}:{number}"
-        return self._file
+                seen[current] = seen.get(current, -1) + 1
+                if current == key and seen[current] == index:
+                    return number
+            elif (
+                current == section
+                and seen.get(section, 0) == index
+                and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line)
+            ):
+                return number
+        return None
 
-    def unknown(self, key: str, known: Sequence[str]) -> ConfigError:
+    def unknown(self, key: str, known: Sequence[str], index: int = 0) -> ConfigError:
         nearest = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.0)
         return ConfigError(
             "config.unknown-key",
             N_("{file}: {key} is not a known key; the nearest is {nearest}."),
-            file=self.place(key),
+            file=self.place(key, index),
             key=key,
             nearest=nearest[0] if nearest else "-",
         )
 
-    def bad_value(self, key: str) -> ConfigError:
-        section = key.split(".", maxsplit=1)[0]
-        template = _REASONS.get(key) or _REASONS.get(section)
-        if template is None:
-            template = N_("{file}: {key} has a value that can't be used here.")
-        return ConfigError("config.bad-value", template, file=self.place(key), key=key)
+    def bad_value(self, key: str, index: int = 0) -> ConfigError:
+        section, _, rest = key.partition(".")
+        table, _, last = key.rpartition(".")
+        template = next(
+            (_REASONS[name] for name in (key, f"*.{last}", table, section) if name in _REASONS),
+            N_("{file}: {key} has a value that can't be used here."),
+        )
+        place = self.place(key, index)
+        if place == self._file and "." in rest:
+            place = self.place(table, index)
+        return ConfigError("config.bad-value", template, file=place, key=key)
 
     def missing(self, key: str) -> ConfigError:
         return ConfigError(
@@ -371,10 +383,11 @@ class _Source:
     def refusal(self, message: str) -> ConfigError:
         """Turn msgspec's message into ours."""
         at = re.search(r"at `\$\.?([^`]*)`", message)
+        index = re.search(r"\[([0-9]+)\]", at[1]) if at else None
         key = re.sub(r"\[[^\]]*\]|\.\.\.", "", at[1]) if at else ""
         if missing := re.search(r"missing required field `(\w+)`", message):
             return self.missing(f"{key}.{missing[1]}" if key else missing[1])
-        return self.bad_value(".".join(key.split(".")[:2]))
+        return self.bad_value(key, int(index[1]) if index else 0)
 
 
 def _check_keys(given: dict[str, Any], source: _Source) -> None:
@@ -385,17 +398,31 @@ def _check_keys(given: dict[str, Any], source: _Source) -> None:
             raise source.unknown(section, list(sections))
         if not isinstance(table, dict):
             raise source.bad_value(section)
-        known = [field.name for field in msgspec.structs.fields(sections[section])]
-        for key in table:
-            if key not in known:
-                raise source.unknown(f"{section}.{key}", known)
-    network = given.get("network", {})
-    parents = network.get("parents", [])
-    known = [field.name for field in msgspec.structs.fields(ParentAddress)]
-    for parent in parents if isinstance(parents, list) else []:
-        for key in parent if isinstance(parent, dict) else []:
-            if key not in known:
-                raise source.unknown(f"network.parents.{key}", known)
+        _check_table(table, sections[section], section, 0, source)
+
+
+def _check_table(
+    table: dict[str, Any], kind: object, name: str, index: int, source: _Source
+) -> None:
+    """A table's keys, and those of the tables in its lists."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+    for key, value in table.items():
+        if key not in fields:
+            raise source.unknown(f"{name}.{key}", list(fields), index)
+        inner = _table_in(fields[key])
+        if inner is not None and isinstance(value, list):
+            for number, item in enumerate(value):
+                if isinstance(item, dict):
+                    _check_table(item, inner, f"{name}.{key}", number, source)
+
+
+def _table_in(kind: object) -> object:
+    """The structure that a list of this type holds; None when it isn't a list of tables."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    items = get_args(kind) if get_origin(kind) is list else ()
+    is_table = bool(items) and isinstance(items[0], type) and issubclass(items[0], msgspec.Struct)
+    return items[0] if is_table else None
 
 
 def _check_meaning(config: Config, source: _Source) -> None:
@@ -405,6 +432,11 @@ def _check_meaning(config: Config, source: _Source) -> None:
         ranges = config.network.ranges
     except ValueError:
         raise source.bad_value("network.networks") from None
+    try:
+        config.bandwidth.calendar()
+        config.bandwidth.calendar(is_below=True)
+    except BadKey as error:
+        raise source.bad_value(f"bandwidth.{error.key}", error.index) from None
     addresses = [("network.swarm", config.network.swarm)]
     if config.network.listen:
         addresses.append(("network.listen", config.network.listen))

@@ -341,7 +341,7 @@ def _download(world: _World) -> Rows:
     size = LINK_KBIT_S * 125 * (DOWNLOAD_S + 60)
     network.stop(village)
     village.paths.config.write_text(
-        f"[limits]\ndown_kbit_s = {LINK_KBIT_S}\nup_kbit_s = {LINK_KBIT_S}\n\n"
+        f"[bandwidth]\ndown_kbit_s = {LINK_KBIT_S}\nup_kbit_s = {LINK_KBIT_S}\n\n"
         + village.paths.config.read_text()
     )
     network.start(village)

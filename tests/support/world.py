@@ -103,7 +103,7 @@ class World:
     def limit(self, kbit_s: int, *places: Place) -> None:
         """Hold the links of places that don't run yet to a rate, in both directions."""
         for place in places:
-            limits = f"[limits]\ndown_kbit_s = {kbit_s}\nup_kbit_s = {kbit_s}\n\n"
+            limits = f"[bandwidth]\ndown_kbit_s = {kbit_s}\nup_kbit_s = {kbit_s}\n\n"
             place.paths.config.write_text(limits + place.paths.config.read_text())
 
     def subscribe(self, place: Place, toml: str) -> None:

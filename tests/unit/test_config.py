@@ -44,10 +44,10 @@ def test_every_tier_has_a_profile_and_an_example_that_load(tier: Tier) -> None:
 
 
 def test_what_the_file_does_not_say_comes_from_the_tier() -> None:
-    config = parse_config((HEAD + "[limits]\ndown_kbit_s = 300\n").encode(), file="config.toml")
+    config = parse_config((HEAD + "[bandwidth]\ndown_kbit_s = 300\n").encode(), file="config.toml")
     assert config.node.vpn_shape == "hub"
     assert config.node.profile == "tolerant"
-    assert (config.limits.down_kbit_s, config.limits.up_kbit_s) == (300, 460)
+    assert (config.bandwidth.down_kbit_s, config.bandwidth.shared) == (300, True)
     assert config.store.quota_bytes == 200_000_000_000
     assert str(config.network.ranges[0]) == "10.0.0.0/8"
 
@@ -60,13 +60,13 @@ def test_a_new_nodes_file_loads_and_shows_the_profile(tmp_path: Path) -> None:
         swarm="127.0.0.4:7441",
         networks=["127.0.0.0/8"],
         parents=[parent],
-        overrides={"limits": {"down_kbit_s": 512}, "node": {"vpn_shape": "mesh"}},
+        overrides={"bandwidth": {"down_kbit_s": 512}, "node": {"vpn_shape": "mesh"}},
     )
     write_config(tmp_path / "config.toml", text)
     config = load_config(tmp_path / "config.toml")
     assert config.network.parents == [parent]
     assert config.node.name == '石排"村"'
-    assert (config.node.vpn_shape, config.limits.down_kbit_s) == ("mesh", 512)
+    assert (config.node.vpn_shape, config.bandwidth.down_kbit_s) == ("mesh", 512)
     assert "# quota_gb = 200" in text
     assert stat.S_IMODE((tmp_path / "config.toml").stat().st_mode) == 0o640
 
@@ -80,12 +80,12 @@ def test_a_new_nodes_file_that_would_not_load_is_not_made() -> None:
     ("text", "code", "said"),
     [
         (
-            HEAD + "[limits]\ndown_kbits = 4",
+            HEAD + "[bandwidth]\ndown_kbits = 4",
             "config.unknown-key",
-            "config.toml:4: limits.down_kbits",
+            "config.toml:4: bandwidth.down_kbits",
         ),
-        (HEAD + "[limits]\ndown_kbits = 4", "config.unknown-key", "nearest is down_kbit_s"),
-        (HEAD + "[limit]\n", "config.unknown-key", "nearest is limits"),
+        (HEAD + "[bandwidth]\ndown_kbits = 4", "config.unknown-key", "nearest is down_kbit_s"),
+        (HEAD + "[bandwith]\n", "config.unknown-key", "nearest is bandwidth"),
         (HEAD + "[[network.parents]]\ncod = '1'", "config.unknown-key", "nearest is code"),
         ("", "config.missing-key", "node"),
         ("[node]\nname = 'x'", "config.missing-key", "node.code"),
@@ -94,8 +94,12 @@ def test_a_new_nodes_file_that_would_not_load_is_not_made() -> None:
         ("[node]\ncode = 4419", "config.bad-value", "12 digits in quotes"),
         ("[node]\ncode = '4419'", "config.bad-value", "12 digits in quotes"),
         (HEAD + "vpn_shape = 'star'", "config.bad-value", "'mesh' or 'hub'"),
-        (HEAD + "[limits]\nup_kbit_s = -4", "config.bad-value", "config.toml:4: limits.up_kbit_s"),
-        (HEAD + "[limits]\nup_kbit_s = '4'", "config.bad-value", "number of kbit/s"),
+        (
+            HEAD + "[bandwidth]\nup_kbit_s = -4",
+            "config.bad-value",
+            "config.toml:4: bandwidth.up_kbit_s",
+        ),
+        (HEAD + "[bandwidth]\nup_kbit_s = '4'", "config.bad-value", "number of kbit/s"),
         (HEAD + "[store]\nlibrary = 1", "config.bad-value", "true or false"),
         (HEAD + "[subscriptions]\ngroups = [1]", "config.bad-value", "list of words"),
         (HEAD + "[log]\nlevel = 'loud'", "config.bad-value", "'warning'"),
@@ -147,7 +151,7 @@ def test_a_missing_or_unreadable_file_says_so(tmp_path: Path) -> None:
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
         max_leaves=6,
     ),
-    st.sampled_from(["node", "network", "limits", "store", "subscriptions", "log"]),
+    st.sampled_from(["node", "network", "bandwidth", "store", "subscriptions", "log"]),
 )
 def test_no_value_of_a_section_ends_in_anything_but_one_error(value: object, section: str) -> None:
     """Whatever TOML can say in place of a table or in it, a person gets a sentence."""

@@ -67,24 +67,11 @@ def session_caps(
     return Caps(down, up, limits.is_paused, limits.reason if limits.is_paused else tighter.reason)
 
 
-def child_cap(
-    *,
-    configured_bytes_s: int,
-    below: Limits,
-    told: Limit | None,
-) -> tuple[Limit, bool]:
-    """What may be sent to one child, and whether anything may.
+def child_cap(below: Limits, told: Limit | None) -> Limit:
+    """What may be sent to one child; nothing at all while `below` is paused.
 
     Args:
-        configured_bytes_s: The cap for each child from config.toml; 0: none.
-        below: What this place's calendars allow the places below.
+        below: What this place's calendars allow each place below; the direction is the child's, so `down` counts.
         told: What the child asked for (its own limits, its governor); None when it said nothing.
     """
-    limits = [
-        below.down,
-        Limit(
-            configured_bytes_s,
-            sentence("caps.child", N_("config.toml sets this limit for each place below.")),
-        ),
-    ]
-    return lowest([*limits, *([told] if told else [])]), below.is_paused
+    return lowest([below.down, *([told] if told else [])])

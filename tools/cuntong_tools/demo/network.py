@@ -155,7 +155,7 @@ class Network:
                  "--swarm", f"{place.address}:{SWARM_PORT}")  # fmt: skip
         if place.kbit_s:
             text = place.paths.config.read_text()
-            limits = f"[limits]\ndown_kbit_s = {place.kbit_s}\nup_kbit_s = {place.kbit_s}\n\n"
+            limits = f"[bandwidth]\ndown_kbit_s = {place.kbit_s}\nup_kbit_s = {place.kbit_s}\n\n"
             place.paths.config.write_text(limits + text)
 
     def _authority_above(self, place: Place) -> Place | None:
