@@ -1,4 +1,4 @@
-"""`[bandwidth]` of config.toml: what the link carries, and when how much of it may be used (SPEC 9.1).
+"""`[bandwidth]` of config.toml: what the link carries, and when how much of it may be used (SPEC 10.2).
 
 The tables are turned into the calendars of `policy.calendar`: one for this node, and one that this node sets for the
 places below it.

@@ -1,8 +1,8 @@
 """uTP's target delay: the queue that a transfer keeps standing on the slowest link it crosses (SPEC 10.4).
 
 The less, the sooner the public's pages come; but a queue of less than about two packets runs empty between
-acknowledgements. Measured at 512 kbit/s, where 1,500 bytes take 23 ms: 25 ms moves 30 % of the link, 30 ms 87 %,
-35 ms 91 %, 40 ms 95 %, and more brings only delay. So it is the time of 1.7 packets.
+acknowledgements. Measured at 512 kbit/s, where 1,500 bytes take 23 ms: 25 ms moves 30 % of the link, 40 ms
+96 %, and more brings only delay; with 30 and 35 ms a village takes 8 and 4 % longer. So it is the time of 1.7 packets.
 
 The sender keeps the queue, so the target counts on its side, and libtorrent has one for the session: a county's is
 that of the slowest village it sends to.

@@ -321,6 +321,32 @@ class SwarmCertificate(Message, frozen=True, tag=20):
     refusal: Sentence | None = None
 
 
+class Bandwidth(Message, frozen=True, tag=21):
+    """What may cross the child's link, said by either side; the newest one of each side holds (SPEC 10.7).
+
+    Down is towards the child, whoever says it. The lower limit of both sides wins, and so does a pause. The
+    sender of payload keeps a limit best, so a parent takes `limit_down_bytes_s` as its own for this child.
+
+    Attributes:
+        link_down_bytes_s: What the link carries, as far as the child knows; 0: not known. A parent says 0.
+        link_up_bytes_s: The same for the other direction.
+        limit_down_bytes_s: 0 for no limit.
+        limit_up_bytes_s: 0 for no limit.
+        is_paused: Nothing may be moved in either direction.
+        seconds: How long limits and pause hold, counted from when this arrives, since clocks may be wrong; 0: until
+            the next of these, or the end of the control link.
+        reason: For the operator at the other end.
+    """
+
+    link_down_bytes_s: Count
+    link_up_bytes_s: Count
+    limit_down_bytes_s: Count
+    limit_up_bytes_s: Count
+    is_paused: bool
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+    reason: Sentence | None = None
+
+
 AnyMessage: TypeAlias = (
     Hello
     | Welcome
@@ -342,6 +368,7 @@ AnyMessage: TypeAlias = (
     | Bye
     | SwarmRequest
     | SwarmCertificate
+    | Bandwidth
 )
 MESSAGES: tuple[type[Message], ...] = AnyMessage.__args__
 _KNOWN_TYPES = frozenset(message.__struct_config__.tag for message in MESSAGES)

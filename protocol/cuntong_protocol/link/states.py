@@ -29,6 +29,7 @@ from cuntong_protocol.texts import N_
 from .errors import LinkError
 from .messages import (
     Announce,
+    Bandwidth,
     Bye,
     Certificate,
     Get,
@@ -73,7 +74,9 @@ class State(enum.Enum):
 
 
 _BOTH: dict[type[Message], State] = {
-    **dict.fromkeys((Announce, Get, ObjectHead, ObjectChunk, NotFound, Ping, Pong), State.OPEN),
+    **dict.fromkeys(
+        (Announce, Get, ObjectHead, ObjectChunk, NotFound, Ping, Pong, Bandwidth), State.OPEN
+    ),
     Bye: State.CLOSED,
 }
 

@@ -14,6 +14,7 @@ from cuntong_protocol.link.messages import (
     MESSAGES,
     Announce,
     Announcement,
+    Bandwidth,
     Bye,
     Certificate,
     Encoding,
@@ -76,6 +77,8 @@ GOOD: dict[str, Message] = {
         Division("440000000000"), Division("441900003005"), b"0\x82"
     ),
     "swarm-refusal": SwarmCertificate(Division("440000000000"), Division("441900003005"), b"", WHY),
+    "bandwidth": Bandwidth(64_000, 16_000, 3_200, 0, False, 2, WHY),
+    "bandwidth-pause": Bandwidth(0, 0, 0, 14_400, True, 0),
 }
 OLD: dict[str, Message] = {
     "old-hello": Hello(1, Division("441900003005"), "cuntong 0.1.0", "village", 6881),
@@ -122,6 +125,10 @@ def bad() -> dict[str, tuple[bytes, str | None]]:
                     b"\xc4\x23" + A + b"key", b"\xc4\x00"
                 )
             ),
+            "link.bad-message",
+        ),
+        "negative-limit": (
+            framed(b"\x97\x15\x00\x00\xff\x00\xc2\x00"),
             "link.bad-message",
         ),
         "short-hash": (framed(b"\x92\x09\x91\x93\xc4\x01a\x01\x00"), "link.bad-message"),
