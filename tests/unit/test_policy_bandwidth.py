@@ -228,6 +228,10 @@ def test_twenty_villages_behind_four_mbit_help_each_other_and_three_do_not() -> 
     assert not uplink_scarcity(500_000, [village] * 3, vpn_shape="mesh").is_scarce
     scarce = uplink_scarcity(500_000, [village] * 20, vpn_shape="mesh")
     assert (scarce.is_scarce, scarce.reason.code) == (True, "uplink.scarce")
+    # Helpers are kept a little longer than they would be called.
+    nine = [village] * 9
+    assert not uplink_scarcity(500_000, nine, vpn_shape="mesh").is_scarce
+    assert uplink_scarcity(500_000, nine, vpn_shape="mesh", was_scarce=True).is_scarce
     assert uplink_scarcity(500_000, [village] * 20, vpn_shape="hub").reason.code == "uplink.hub"
     assert not uplink_scarcity(0, [village] * 20, vpn_shape="mesh").is_scarce
 

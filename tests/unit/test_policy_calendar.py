@@ -17,6 +17,7 @@ from cuntong_daemon.policy.calendar import (
     Window,
     limits_at,
     lower,
+    said,
 )
 
 BEIJING = ZoneInfo("Asia/Shanghai")
@@ -189,6 +190,16 @@ def test_a_limit_until_taken_back_has_no_end() -> None:
     )
     limits = limits_at(at("2027-03-01 09:00"), [person])
     assert (down(limits), limits.until, limits.reason.code) == (1_000, None, "limits.person")
+
+
+def test_what_a_parent_said_is_over_when_its_seconds_are() -> None:
+    now = at("2027-03-01 09:00")
+    calendar = said(Source.PARENT, PAUSE, now=now, seconds=90)
+    limits = limits_at(now, [calendar])
+    assert (limits.is_paused, limits.until) == (True, now + timedelta(seconds=90))
+    assert limits.reason.code == "limits.parent-pause"
+    assert not limits_at(now + timedelta(seconds=90), [calendar]).is_paused
+    assert limits_at(now, [said(Source.PERSON, PAUSE, now=now, seconds=None)]).until is None
 
 
 def test_a_limit_until_a_time_says_so() -> None:

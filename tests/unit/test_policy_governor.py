@@ -7,6 +7,7 @@ and TCP that fills it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 
@@ -253,6 +254,8 @@ class Loop:
     governor: Governor = field(default_factory=lambda: Governor(VILLAGE))
     now: float = 0.0
     limit: int | None = None
+    loss: float = 0.0
+    random: Random = field(default_factory=lambda: Random(1))
     _pending: list[tuple[float, int | None]] = field(default_factory=list)
     _probes: list[Sample] = field(default_factory=list)
     _next: float = 0.0
@@ -281,6 +284,8 @@ class Loop:
         self._pending.append((self.now + 0.06, decision.rate_bytes_s))
         if self.now >= self._next:
             delay_s = BASE_S + self.road.queue / self.road.link + 0.012
+            if self.random.random() < 1 - (1 - self.loss) ** 2:
+                delay_s += 0.25 + delay_s  # TCP waits, then sends again.
             self._probes.append(Sample(self.now + delay_s, delay_s))
         self._next = decision.next_look
 
@@ -319,6 +324,13 @@ def test_between_pages_it_uses_the_link_again() -> None:
         loop.run(3)
         ours, _theirs = loop.run(10)
         assert ours >= 0.95
+
+
+def test_a_link_that_loses_a_packet_in_fifty_is_used() -> None:
+    loop = Loop(loss=0.02)
+    loop.run(60)
+    ours, _theirs = loop.run(600)
+    assert ours >= 0.9
 
 
 def test_a_link_that_falls_to_half_is_used_and_not_taken_for_somebody_else() -> None:

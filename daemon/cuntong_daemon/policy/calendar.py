@@ -144,6 +144,19 @@ class Limits:
     until: datetime | None
 
 
+def said(source: Source, rule: Rule, *, now: datetime, seconds: float | None) -> Calendar:
+    """The calendar of somebody who only said what holds from now on: a parent, or a person.
+
+    Args:
+        source: Who said it.
+        rule: What was said.
+        now: Aware.
+        seconds: How long it still holds, by a clock that doesn't jump; None: until it is taken back.
+    """
+    ends = None if seconds is None else now + timedelta(seconds=seconds)
+    return Calendar(source, UTC, exemptions=(Exemption(None, ends, rule),))
+
+
 _NO_LIMIT = sentence("limits.none", N_("No limit applies now."))
 _ALWAYS = {
     Source.OWN: sentence("limits.own", N_("config.toml sets this limit for all times.")),

@@ -16,6 +16,8 @@ from cuntong_protocol.texts import N_, Sentence, sentence
 
 GAIN = 0.8
 """Siblings have to save a fifth of the time: on unshared links of 512 kbit/s they cost 15 %."""
+KEPT_GAIN = 0.9
+"""Those who help already go on until they save less than a tenth: places come and go, and introductions shouldn't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,11 @@ def star_distribution_s(
 
 
 def uplink_scarcity(
-    own_up_bytes_s: int, receivers: Sequence[Receiver], *, vpn_shape: Literal["mesh", "hub"]
+    own_up_bytes_s: int,
+    receivers: Sequence[Receiver],
+    *,
+    vpn_shape: Literal["mesh", "hub"],
+    was_scarce: bool = False,
 ) -> Scarcity:
     """Whether this place's uplink is what slows its children down.
 
@@ -71,6 +77,7 @@ def uplink_scarcity(
         own_up_bytes_s: What this place can send downwards; 0 when unknown.
         receivers: The children that want the bundle.
         vpn_shape: In a hub VPN what siblings send each other crosses this place's link twice, so they never help.
+        was_scarce: What was decided last.
     """
     if vpn_shape == "hub":
         return Scarcity(
@@ -83,7 +90,7 @@ def uplink_scarcity(
         )
     alone = star_distribution_s(1, own_up_bytes_s, receivers)
     helped = minimum_distribution_s(1, own_up_bytes_s, receivers)
-    if helped > alone * GAIN:
+    if helped > alone * (KEPT_GAIN if was_scarce else GAIN):
         return Scarcity(
             False, sentence("uplink.enough", N_("Its uplink is enough for the places below."))
         )
