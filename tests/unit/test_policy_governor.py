@@ -15,9 +15,9 @@ from cuntong_daemon.policy.governor import (
     Decision,
     GovernedLink,
     Governor,
-    Sample,
     State,
 )
+from cuntong_daemon.policy.round_trips import Sample
 
 LINK = 64_000
 BASE_S = 0.053
@@ -152,6 +152,27 @@ def test_an_outage_is_not_bloat_and_what_was_under_way_then_does_not_count(feed:
     assert feed.give(QUIET_S).rate_bytes_s is None
 
 
+def test_a_probe_that_waits_too_long_is_not_waited_for(feed: Feed) -> None:
+    sent = feed.now
+    early = feed.governor.step(sent + 0.15, [], LINK, unanswered_since=sent)
+    assert early.state is State.FREE
+    late = sent + feed.governor.patience_s + 0.01
+    assert feed.governor.step(late, [], LINK, unanswered_since=sent).rate_bytes_s == 3_200
+    # Its answer is no second witness: two short ones and it was a false alarm.
+    feed.governor.step(sent + 0.3, [Sample(sent + 0.3, 0.3)], LINK)
+    feed.now = sent + 0.3
+    assert feed.give(QUIET_S, QUIET_S).state is State.RECOVERING
+
+
+def test_a_probe_that_is_never_answered_was_an_outage(feed: Feed) -> None:
+    sent = feed.now
+    step = feed.governor.step(sent + 0.5, [], LINK, unanswered_since=sent)
+    assert step.state is State.YIELDING
+    for tenths in range(6, 60):
+        step = feed.governor.step(sent + tenths / 10, [], 0, unanswered_since=sent)
+    assert (step.state, step.rate_bytes_s) == (State.STALLED, None)
+
+
 def test_bytes_without_samples_are_no_stall(feed: Feed) -> None:
     assert feed.silence(30, achieved=40_000).state is State.FREE
 
@@ -190,7 +211,7 @@ def test_many_sources_do_not_fill_the_memory(feed: Feed) -> None:
     for number in range(1000):
         feed.now += 0.1
         feed.governor.step(feed.now, [Sample(feed.now, 0.1, f"peer {number}")], LINK)
-    assert len(feed.governor._bases) <= 64
+    assert len(feed.governor._round_trips) <= 64
 
 
 # The closed loop.
@@ -259,6 +280,7 @@ class Loop:
     _pending: list[tuple[float, int | None]] = field(default_factory=list)
     _probes: list[Sample] = field(default_factory=list)
     _next: float = 0.0
+    _sent: float | None = None
     _before: float = 0.0
     _rates: list[float] = field(default_factory=list)
 
@@ -272,7 +294,9 @@ class Loop:
             self.road.tick(self.limit, is_foreground=is_foreground)
             self._rates = [*self._rates[-99:], self.road.carried_ours]
             arrived = [sample for sample in self._probes if sample.at <= self.now]
-            if arrived or self.now >= self._next or self.road.ticks % 100 == 0:
+            waited = self.now - self._sent if self._sent is not None else 0.0
+            is_late = self.governor.patience_s < waited <= self.governor.patience_s + 0.015
+            if arrived or is_late or self.now >= self._next or self.road.ticks % 100 == 0:
                 self._look(arrived)
         whole = self.road.link * seconds
         return (self.road.carried_ours - ours) / whole, (self.road.carried_theirs - theirs) / whole
@@ -280,13 +304,16 @@ class Loop:
     def _look(self, arrived: list[Sample]) -> None:
         self._probes = [sample for sample in self._probes if sample.at > self.now]
         achieved = (self._rates[-1] - self._rates[0]) / (len(self._rates) * 0.01)
-        decision = self.governor.step(self.now, arrived, int(achieved))
+        sent = [sample.at - sample.delay_s for sample in self._probes]
+        self._sent = min(sent, default=None)
+        decision = self.governor.step(self.now, arrived, int(achieved), unanswered_since=self._sent)
         self._pending.append((self.now + 0.06, decision.rate_bytes_s))
         if self.now >= self._next:
             delay_s = BASE_S + self.road.queue / self.road.link + 0.012
             if self.random.random() < 1 - (1 - self.loss) ** 2:
                 delay_s += 0.25 + delay_s  # TCP waits, then sends again.
             self._probes.append(Sample(self.now + delay_s, delay_s))
+            self._sent = min(self.now, self._sent or self.now)
         self._next = decision.next_look
 
 

@@ -4,7 +4,8 @@ uTP gives way slowly, and behind a router with active queues it doesn't see that
 trips and says how much may be moved. The idea is cake-autorate's, fitted to a thin link with few probes:
 
 - **Yield.** A round trip that is longer than the queue that our own transfer keeps standing can explain is somebody
-  else's page. The rate goes to the floor at once, after one sample: a page lasts two seconds. It stays there
+  else's page. The rate goes to the floor at once, after one sample: a page lasts two seconds. A probe that has waited
+  that long already needn't be answered first; should the answer never come, that was an outage and is taken back. It stays there
   while round trips stay long, and a moment longer; then half of the former rate, then all of it. A single long
   round trip among short ones (a lost packet that TCP sent again) is over after two short ones, and when that has
   happened twice in a minute, two long ones in a row are asked for.
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 
 from cuntong_protocol.texts import N_, Sentence, sentence
 
+from .round_trips import PROBES, RoundTrips, Sample
 from .target_delay import serialisation_s
 
 FLOOR_SHARE = 0.05
@@ -64,10 +66,8 @@ RELEASE_ABOVE = 1.25
 STALL_S = 2.0
 """Longer than the queue of any modem we know; half a minute is an outage, a second may be anything."""
 RECENT_S = 3.0
-BASE_BUCKET_S = 600.0
-"""The base of a round trip is the least of the last 10 to 20 minutes, longer than a film's trailer: a download by the
-public that fills the queue all that time must not become the base."""
-MAX_SOURCES = 64
+SAME_PROBE_S = 0.005
+"""Clocks and sums of floats."""
 PROBE_BYTES = 100
 """A ping or pong in TLS, TCP and IP."""
 PROBE_SHARE = 0.005
@@ -77,21 +77,6 @@ LONGEST_LOOK_S = 1.0
 IDLE_LOOK_S = 30.0
 """While nothing of ours moves there is nothing to take back; the base is kept fresh."""
 IDLE_SHARE = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A round trip.
-
-    Attributes:
-        at: When its answer came, monotonic seconds.
-        delay_s: How long it took.
-        source: Whose it is; each source has a base of its own.
-    """
-
-    at: float
-    delay_s: float
-    source: str = "parent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,23 +158,6 @@ _REASONS = {
 }
 
 
-class _Base:
-    """The least delay of one source over the last one to two buckets of time."""
-
-    __slots__ = ("_before", "_since", "_this", "seen_at")
-
-    def __init__(self, sample: Sample) -> None:
-        self._before = self._this = sample.delay_s
-        self._since = self.seen_at = sample.at
-
-    def excess(self, sample: Sample) -> float:
-        if sample.at - self._since >= BASE_BUCKET_S:
-            self._before, self._this, self._since = self._this, sample.delay_s, sample.at
-        self._this = min(self._this, sample.delay_s)
-        self.seen_at = sample.at
-        return sample.delay_s - min(self._this, self._before)
-
-
 class Governor:
     """One direction of one link. It starts free."""
 
@@ -200,7 +168,7 @@ class Governor:
         self._rate: int | None = None
         self._former: int | None = None
         self._former_achieved = 0
-        self._bases: dict[str, _Base] = {}
+        self._round_trips = RoundTrips()
         self._recent: deque[tuple[float, float]] = deque(maxlen=3)
         self._quiet = 0
         self._loud = 0
@@ -210,22 +178,41 @@ class Governor:
         self._used_at: float | None = None
         self._silent_since: float | None = None
         self._is_stalled = False
+        self._heard_at = float("-inf")
         self._alive_at = float("-inf")
         self._next_look = float("-inf")
+        self._suspected: float | None = None
+        """When the probe was sent that made us yield before it was answered."""
 
-    def step(self, now: float, samples: Iterable[Sample], achieved_bytes_s: int) -> Decision:
+    @property
+    def patience_s(self) -> float:
+        """A probe that waits longer than this for its answer is news: ask for a step then."""
+        base_s = self._round_trips.base_s(PROBES)
+        return STALL_S if base_s is None else base_s + self.link.hard_s
+
+    def step(
+        self,
+        now: float,
+        samples: Iterable[Sample],
+        achieved_bytes_s: int,
+        *,
+        unanswered_since: float | None = None,
+    ) -> Decision:
         """Decide anew.
 
         Args:
             now: Monotonic seconds.
             samples: Round trips that ended since the last step, in any order.
             achieved_bytes_s: What was moved over the last second or so.
+            unanswered_since: When the oldest probe was sent that has no answer yet.
         """
         ordered = sorted(samples, key=lambda sample: sample.at)
-        if self._watch_for_stall(now, bool(ordered), achieved_bytes_s):
+        if self._watch_for_stall(now, bool(ordered) or achieved_bytes_s > 0, unanswered_since):
             return self._decision(now, State.STALLED, is_idle=False)
         for sample in ordered:
             self._take(sample, now, achieved_bytes_s)
+        if unanswered_since is not None and achieved_bytes_s > 0:
+            self._suspect(unanswered_since, now, achieved_bytes_s)
         if self._state is State.YIELDING:
             self._recover(now)
         elif self._state is State.RECOVERING:
@@ -250,19 +237,26 @@ class Governor:
         self._next_look = min(self._next_look, look) if now < self._next_look else look
         return Decision(rate, state, _REASONS[state], self._next_look)
 
-    def _watch_for_stall(self, now: float, has_samples: bool, achieved_bytes_s: int) -> bool:
-        if has_samples or achieved_bytes_s > 0:
+    def _watch_for_stall(self, now: float, is_alive: bool, unanswered_since: float | None) -> bool:
+        if is_alive:
             if self._is_stalled:
                 self._is_stalled = False
                 self._alive_at = now
                 self._recent.clear()
             self._silent_since = None
+            self._heard_at = now
             return False
         if self._silent_since is None:
-            if now < self._next_look:
+            if unanswered_since is not None:
+                self._silent_since = max(unanswered_since, self._heard_at)
+            elif now < self._next_look:
                 return False  # No probe was sent, so nothing is missing.
-            self._silent_since = now
+            else:
+                self._silent_since = now
         self._is_stalled = now - self._silent_since >= STALL_S
+        if self._is_stalled and self._suspected is not None:
+            self._rate, self._suspected, self._loud = self._former, None, 0
+            self._change(State.FREE if self._rate is None else State.HELD, now)
         return self._is_stalled
 
     # Samples.
@@ -270,12 +264,7 @@ class Governor:
     def _take(self, sample: Sample, now: float, achieved_bytes_s: int) -> None:
         if sample.at - sample.delay_s < self._alive_at:
             return
-        base = self._bases.get(sample.source)
-        if base is None:
-            if len(self._bases) >= MAX_SOURCES:
-                del self._bases[min(self._bases, key=lambda name: self._bases[name].seen_at)]
-            base = self._bases[sample.source] = _Base(sample)
-        excess = base.excess(sample)
+        excess = self._round_trips.excess_s(sample)
         self._recent.append((sample.at, excess))
         if excess <= self.link.bloat_s:
             self._quiet += 1
@@ -284,13 +273,31 @@ class Governor:
             return
         self._quiet = 0
         if self._state is State.YIELDING:
-            self._loud += 1
+            is_the_suspected = (
+                self._suspected is not None
+                and abs(sample.at - sample.delay_s - self._suspected) < SAME_PROBE_S
+            )
+            self._loud += not is_the_suspected
             self._loud_at = sample.at
+            self._suspected = None
         elif excess > self.link.hard_s:
             self._loud += 1
             self._loud_at = sample.at
             if self._loud >= self._needed(now):
                 self._yield(now, achieved_bytes_s)
+
+    def _suspect(self, sent: float, now: float, achieved_bytes_s: int) -> None:
+        """A probe has waited for too long already."""
+        if (
+            self._state is not State.YIELDING
+            and sent >= self._alive_at
+            and now - sent > self.patience_s
+            and self._loud + 1 >= self._needed(now)
+        ):
+            self._loud += 1
+            self._loud_at = now
+            self._yield(now, achieved_bytes_s)
+            self._suspected = sent
 
     def _needed(self, now: float) -> int:
         """How many long round trips in a row make us yield."""
@@ -313,6 +320,7 @@ class Governor:
             return
         if is_alarm_false:
             self._alarms.append(now)
+        self._suspected = None
         whole = self._former or self.link.link_bytes_s or self._former_achieved
         self._rate = max(self.link.floor_bytes_s, whole // 2)
         self._loud = 0
