@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from .bounds import last_bound_s, place_bound_s
+from .carried import Capacity, longest_stall_s, used_share
 from .emulator import Sample
 from .links import percentile_ms
 from .probes import Seen
@@ -22,7 +23,7 @@ from .result import (
     spread,
 )
 from .scenario import PAGE_BYTES, Scenario
-from .topology import Topology
+from .topology import Node, Topology
 
 LATENESS_LIMIT_MS = 2.0
 """A packet of 1,500 bytes takes 3 ms at 4 Mbit/s: what is later by less doesn't change a result."""
@@ -56,11 +57,8 @@ def analyse(
     links = _links(topology, recorder, samples, payload_bytes, taken)
     start = recorder.published
     completions = [
-        Completion(
-            code=node.code,
-            tier=node.tier.label,
-            seconds=recorder.done[node.code] - start if node.code in recorder.done else None,
-            bound_s=place_bound_s(topology, node, payload_bytes + taken.get(node.code, 0)),
+        _completion(
+            topology, scenario, recorder, links, node, payload_bytes + taken.get(node.code, 0)
         )
         for node in topology.receivers
     ]
@@ -96,6 +94,30 @@ def analyse(
         ],
         proof=list(proof),
         machine=_machine(samples, recorder, proof, kernel_drops),
+    )
+
+
+def _completion(
+    topology: Topology,
+    scenario: Scenario,
+    recorder: Recorder,
+    links: Sequence[LinkUse],
+    node: Node,
+    needed_bytes: int,
+) -> Completion:
+    done = recorder.done.get(node.code)
+    until = (recorder.ended if done is None else done) - recorder.published
+    series = next(
+        found.series for found in links if found.code == node.code and found.direction == "down"
+    )
+    capacity = Capacity(topology, scenario, node)
+    return Completion(
+        code=node.code,
+        tier=node.tier.label,
+        seconds=None if done is None else until,
+        bound_s=place_bound_s(topology, node, needed_bytes),
+        used=used_share(capacity, series, until),
+        longest_stall_s=longest_stall_s(capacity, series, until),
     )
 
 

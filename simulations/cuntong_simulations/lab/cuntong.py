@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cuntong_daemon.i18n import _
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import N_
 
@@ -76,7 +77,7 @@ class Cuntong:
                 self._network.found(place)
         for number, place in enumerate(self._places.values(), start=1):
             self._network.enrol(place)
-            self._tell(f"{number}/{len(self._places)}")
+            self._tell(_("{done} of {places} enrolled", done=number, places=len(self._places)))
 
     def start(self, wires: Wires) -> None:
         """Start the daemons tier by tier, each when those above are ready.

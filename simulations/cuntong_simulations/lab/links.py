@@ -190,12 +190,12 @@ class Fabric:
         heapq.heapify(self._busy)
 
 
-def percentile_ms(histogram: Sequence[int], share: float) -> float:
-    """The delay that a share of the packets didn't exceed, to half a millisecond; 0 without packets."""
+def percentile_ms(histogram: Sequence[int], share: float, bins_per_s: int = BINS_PER_S) -> float:
+    """The delay that a share of the packets didn't exceed, to one bin; 0 without packets."""
     needed = sum(histogram) * share
     seen = 0
     for step, count in enumerate(histogram):
         seen += count
         if count and seen >= needed:
-            return step / BINS_PER_S * 1000
+            return (step + 0.5) / bins_per_s * 1000 if step else 0.0
     return 0.0

@@ -48,12 +48,19 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """When a place had the payload; seconds since the publication began, `None`: it didn't."""
+    """When a place had the payload; seconds since the publication began, `None`: it didn't.
+
+    Attributes:
+        used: What crossed its downlink of what that could carry, from the first busy second on.
+        longest_stall_s: For so long nothing came although the link was there.
+    """
 
     code: str
     tier: str
     seconds: float | None
     bound_s: float
+    used: float = 0.0
+    longest_stall_s: float = 0.0
 
 
 class LinkUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from cuntong_daemon.i18n import _
 from cuntong_protocol.texts import N_
 
 from .analysis import analyse
@@ -81,23 +82,29 @@ def run(
         folder = Path(name)
         content = folder / "content"
         content_bytes = make_payload(scenario.payload, content, seed)
-        say("proof")
+        say(_("The emulator proves itself."))
         proof = prove()
-        say("prepare")
+        say(_("Preparing {places} places.", places=len(topology.nodes)))
         contender.prepare(topology, folder / "places", seed)
         wires = Wires(topology)
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(contender.stop)
-                say("start")
+                say(_("Starting them."))
                 contender.start(wires)
                 wait_until_quiet(wires)
                 probes = stack.enter_context(Probes(wires, scenario))
-                say("baseline")
                 recorder = Recorder()
                 recorder.began = time.monotonic()
-                _sleep(wires, scenario.baseline_s)
-                say("publish")
+                if scenario.baseline_s:
+                    say(
+                        _(
+                            "Measuring the public alone for {seconds} s.",
+                            seconds=round(scenario.baseline_s),
+                        )
+                    )
+                    _sleep(wires, scenario.baseline_s)
+                say(_("Publishing."))
                 payload_bytes = _measure(
                     topology, scenario, contender, wires, content, recorder, watch
                 )
