@@ -140,7 +140,7 @@ def make_payload(payload: Payload, folder: Path, seed: int) -> int:
     """Write the files to be published; returns their bytes.
 
     Raises:
-        LabFileError: `lab.file-unreadable`: the folder of the payload isn't there.
+        LabFileError: `lab.no-folder`.
     """
     folder.mkdir(parents=True)
     total = 0
@@ -148,10 +148,9 @@ def make_payload(payload: Payload, folder: Path, seed: int) -> int:
         source = Path(payload.folder)
         if not source.is_dir():
             raise LabFileError(
-                "lab.file-unreadable",
-                N_("{file} can't be read: {reason}."),
-                file=payload.folder,
-                reason="not a folder",
+                "lab.no-folder",
+                N_("The payload's folder {folder} isn't there."),
+                folder=payload.folder,
             )
         for path in sorted(found for found in source.rglob("*") if found.is_file()):
             size = path.stat().st_size

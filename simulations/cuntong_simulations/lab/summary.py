@@ -93,11 +93,11 @@ def _page_text(result: Result) -> str:
     if not alone:
         return f"{p50:.2f} / {p95:.2f} s"
     return _(
-        "{p50} / {p95} s, {ratio50} / {ratio95} x the idle {idle} s",
-        p50=f"{p50:.2f}",
-        p95=f"{p95:.2f}",
-        ratio50=f"{p50 / alone:.2f}",
-        ratio95=f"{p95 / alone:.2f}",
+        "{middle} / {tail} s, {middle_ratio} / {tail_ratio} x the idle {idle} s",
+        middle=f"{p50:.2f}",
+        tail=f"{p95:.2f}",
+        middle_ratio=f"{p50 / alone:.2f}",
+        tail_ratio=f"{p95 / alone:.2f}",
         idle=f"{alone:.2f}",
     )
 
@@ -106,9 +106,9 @@ def _rtt_text(result: Result) -> str:
     p50, p95 = added_rtt_ms(result)
     idle = percentile([found.idle_rtt_ms.p50 for found in result.foreground], 0.5)
     return _(
-        "+{p50} / +{p95} ms over the idle {idle} ms",
-        p50=f"{p50:.0f}",
-        p95=f"{p95:.0f}",
+        "+{middle} / +{tail} ms over the idle {idle} ms",
+        middle=f"{p50:.0f}",
+        tail=f"{p95:.0f}",
         idle=f"{idle:.0f}",
     )
 
