@@ -21,7 +21,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("daemon", "protocol", "tools")
+SOURCES = ("daemon", "protocol", "tools", "simulations")
 DOMAIN = "cuntong"
 CREATION_DATE = datetime(2026, 11, 22, tzinfo=UTC)
 LOCALES = ("zh_CN",)

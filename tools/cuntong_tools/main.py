@@ -39,6 +39,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (N_("Trust"), "cuntong_tools.authority.commands", ("authority",)),
     (N_("Nodes"), "cuntong_tools.node.commands", ("node",)),
     (N_("Try it out"), "cuntong_tools.demo.commands", ("demo",)),
+    (N_("Plan and measure"), "cuntong_tools.sim.commands", ("sim",)),
     (N_("Shell"), "cuntong_tools.main", ("completion",)),
 )
 """Heading, module and names of the commands, in the order of the help page."""

@@ -26,6 +26,7 @@ from .content import change_one_file, folder_size, make_content
 from .network import DemoError, Network, Place
 
 VILLAGE_KBIT_S = 512
+VILLAGE_SETTINGS = {"bandwidth": {"down_kbit_s": VILLAGE_KBIT_S, "up_kbit_s": VILLAGE_KBIT_S}}
 SLUG = "demo"
 POLL_S = 0.25
 LINE_INTERVAL_S = 5.0
@@ -86,7 +87,7 @@ class _Show:
         province = network.add("440000000000", _("Guangdong"), self._nation, is_authority=True)
         self._county = network.add("441900000000", _("Dongguan"), province, is_authority=True)
         self._villages = [
-            network.add(code, name, self._county, kbit_s=VILLAGE_KBIT_S)
+            network.add(code, name, self._county, settings=VILLAGE_SETTINGS)
             for code, name in (
                 ("441900003005", _("Lichuan village")),
                 ("441900003006", _("Huayuan village")),

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -38,7 +38,7 @@ POLL_S = 0.05
 MAX_PASSPHRASES = 12
 """Lines put into the pipe for each command; more than any asks for."""
 
-T = TypeVar("T")
+Settings = Mapping[str, Mapping[str, int | float | bool | str | list[str]]]
 
 
 class DemoError(CuntongError):
@@ -53,8 +53,8 @@ class Place:
 
     Attributes:
         is_authority: It signs and takes nodes in.
-        kbit_s: Its link in both directions; 0 is no limit.
-        passphrase: Of its authority's keys.
+        settings: Tables of its `config.toml`, beside what enrolment writes.
+        prefix: Words before the command that starts its daemon, for example to enter a namespace.
     """
 
     code: Division
@@ -63,12 +63,17 @@ class Place:
     folder: Path
     parent: Place | None = None
     is_authority: bool = False
-    kbit_s: int = 0
+    settings: Settings = field(default_factory=dict)
+    prefix: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def paths(self) -> DataPaths:
         return DataPaths(self.folder / "data")
+
+    def endpoint(self, port: int) -> str:
+        """`host:port`, as configuration files have it."""
+        return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
 
     @property
     def sticks(self) -> list[Path]:
@@ -86,13 +91,24 @@ class Network:
     Args:
         folder: Everything lies below; made if it isn't there.
         environment: For the commands and daemons, beside the process's own.
+        network: The range that all addresses lie in.
+        vpn_shape: `hub` or `mesh`.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        network: str = "127.0.0.0/8",
+        vpn_shape: str = "hub",
+    ) -> None:
         self.folder = folder
         self.places: list[Place] = []
         self._environment = {**os.environ, **(environment or {})}
-        self._subnet = _free_subnet()
+        self._network = network
+        self._vpn_shape = vpn_shape
+        self._subnet = ""
 
     def add(
         self,
@@ -101,17 +117,23 @@ class Network:
         parent: Place | None = None,
         *,
         is_authority: bool = False,
-        kbit_s: int = 0,
+        address: str | None = None,
+        settings: Settings | None = None,
+        prefix: Sequence[str] = (),
     ) -> Place:
-        """Name a place; nothing happens yet."""
+        """Name a place; nothing happens yet. Without an address it gets one of this machine's own."""
+        if address is None:
+            self._subnet = self._subnet or _free_subnet()
+            address = f"{self._subnet}.{len(self.places) + 1}"
         place = Place(
             Division(code),
             name,
-            f"{self._subnet}.{len(self.places) + 1}",
+            address,
             self.folder / code,
             parent,
             is_authority,
-            kbit_s,
+            settings or {},
+            prefix,
         )
         self.places.append(place)
         return place
@@ -140,23 +162,25 @@ class Network:
         place.paths.root.mkdir(exist_ok=True)
         authority = self._authority_above(place) or place
         self.run(place, "node", "request", place.code, "--site", place.name, "--contact",
-                 "demo", "--equipment", "demo", "--link", f"{place.kbit_s} kbit/s",
+                 "demo", "--equipment", "demo", "--link", "demo",
                  "--output", str(place.folder))  # fmt: skip
         parents: list[str] = []
         above = place.parent
         while above is not None:
-            parents += ["--address", f"{above.code}={above.address}:{CONTROL_PORT}"]
+            parents += ["--address", f"{above.code}={above.endpoint(CONTROL_PORT)}"]
             above = above.parent
         self.run(authority, "node", "accept", str(place.folder / f"{place.code}.request"),
-                 *_keys(authority), *parents, "--name", place.name, "--network", "127.0.0.0/8",
-                 "--vpn-shape", "hub", "--output", str(place.folder), "--yes")  # fmt: skip
+                 *_keys(authority), *parents, "--name", place.name, "--network", self._network,
+                 "--vpn-shape", self._vpn_shape, "--output", str(place.folder), "--yes")  # fmt: skip
         self.run(place, "node", "enrol", str(place.folder / f"{place.code}.pack"),
-                 "--listen", f"{place.address}:{CONTROL_PORT}",
-                 "--swarm", f"{place.address}:{SWARM_PORT}")  # fmt: skip
-        if place.kbit_s:
-            text = place.paths.config.read_text()
-            limits = f"[bandwidth]\ndown_kbit_s = {place.kbit_s}\nup_kbit_s = {place.kbit_s}\n\n"
-            place.paths.config.write_text(limits + text)
+                 "--listen", place.endpoint(CONTROL_PORT),
+                 "--swarm", place.endpoint(SWARM_PORT))  # fmt: skip
+        lines = []
+        for section, values in place.settings.items():
+            # JSON's numbers, strings, booleans and lists are valid TOML.
+            pairs = (f"{key} = {msgspec.json.encode(it).decode()}" for key, it in values.items())
+            lines += [f"[{section}]", *pairs, ""]
+        place.paths.config.write_text("\n".join([*lines, place.paths.config.read_text()]))
 
     def _authority_above(self, place: Place) -> Place | None:
         above = place.parent
@@ -211,9 +235,10 @@ class Network:
             DemoError: `demo.not-started`, with the last line of its log.
         """
         for place in places:
+            command = [sys.executable, "-m", "cuntong_daemon", "--data", str(place.paths.root)]
             with place.log.open("ab") as log:
                 place.process = subprocess.Popen(
-                    [sys.executable, "-m", "cuntong_daemon", "--data", str(place.paths.root)],
+                    [*place.prefix, *command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

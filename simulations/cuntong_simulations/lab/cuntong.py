@@ -1,0 +1,148 @@
+"""This project as a contender: real daemons, enrolled and told to publish with the real commands.
+
+The commands and the network builder live in the tools, which this package doesn't import: whoever assembles
+the laboratory hands them in.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from cuntong_daemon.i18n import _
+from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.texts import N_
+
+from .errors import LabError
+from .topology import Topology
+from .wires import Wires
+
+SLUG = "payload"
+START_TOGETHER = 4
+"""Daemons; more would only wait for the processor."""
+FRESH_S = 120.0
+POLL_S = 0.25
+
+
+class Network(Protocol):
+    """What is needed of `cuntong_tools.demo.network.Network`."""
+
+    def add(self, code: str, name: str, parent: Any = None, **more: Any) -> Any: ...  # noqa: ANN401
+    def found(self, place: Any) -> None: ...  # noqa: ANN401
+    def enrol(self, place: Any) -> None: ...  # noqa: ANN401
+    def run(self, place: Any, *arguments: str) -> str: ...  # noqa: ANN401
+    def start(self, *places: Any) -> None: ...  # noqa: ANN401
+    def stop(self, *places: Any) -> None: ...  # noqa: ANN401
+    def status(self, place: Any) -> Any: ...  # noqa: ANN401
+
+
+class Cuntong:
+    """A network of `cuntongd`.
+
+    Args:
+        build: Makes the network: (folder, environment, network=range, vpn_shape=shape).
+        tell: Is told how far the preparation is.
+    """
+
+    name = "cuntong"
+
+    def __init__(self, build: Callable[..., Network], tell: Callable[[str], None]) -> None:
+        self._build = build
+        self._tell = tell
+        self._places: dict[str, Any] = {}
+        self._done: set[str] = set()
+        self._bundle = ""
+
+    def prepare(self, topology: Topology, folder: Path, seed: int) -> None:
+        """Found the authorities and enrol every place, as administrators do it."""
+        self._topology = topology
+        self._network = self._build(
+            folder, None, network=topology.network, vpn_shape=topology.routing
+        )
+        authorities = {topology.source, topology.nodes[0].code}
+        for node in topology.nodes:
+            self._places[node.code] = self._network.add(
+                node.code,
+                node.code,
+                self._places.get(node.parent),
+                is_authority=node.code in authorities,
+                address=node.address,
+                settings=node.settings,
+            )
+        for code, place in self._places.items():
+            if code in authorities:
+                self._network.found(place)
+        for number, place in enumerate(self._places.values(), start=1):
+            self._network.enrol(place)
+            self._tell(_("{done} of {places} enrolled", done=number, places=len(self._places)))
+
+    def start(self, wires: Wires) -> None:
+        """Start the daemons tier by tier, each when those above are ready.
+
+        Raises:
+            LabError: `lab.not-ready`.
+        """
+        tiers = sorted({node.tier for node in self._topology.nodes})
+        for tier in tiers:
+            nodes = self._topology.of_tier(tier)
+            places = [self._places[node.code] for node in nodes]
+            for node, place in zip(nodes, places, strict=True):
+                place.prefix = wires.namespaces[node.code].prefix
+            for at in range(0, len(places), START_TOGETHER):
+                self._network.start(*places[at : at + START_TOGETHER])
+            deadline = time.monotonic() + FRESH_S
+            for node, place in zip(nodes, places, strict=True):
+                while not self._is_ready(place, node.parent):
+                    if time.monotonic() > deadline:
+                        raise LabError(
+                            "lab.not-ready",
+                            N_("{place} has no fresh catalogue or the wrong parent."),
+                            place=node.code,
+                        )
+                    time.sleep(POLL_S)
+
+    def publish(self, content: Path) -> int:
+        """`cuntong publish` at the source."""
+        source = self._places[self._topology.source]
+        metadata = content.parent / "payload.toml"
+        metadata.write_text(
+            f'title = "Laboratory"\nslug = "{SLUG}"\ndate = "2026-01-01"\ncategory = "laboratory"\n'
+        )
+        keys = [word for stick in source.sticks for word in ("--keys", str(stick))]
+        said = self._network.run(source, "publish", str(content), str(metadata), *keys, "--yes")
+        found = re.search(rf"\b[0-9]{{12}}/[0-9]{{6}}/{SLUG}\b", said)
+        assert found is not None  # noqa: S101 - the command succeeded, so it has named the bundle.
+        self._bundle = found[0]
+        while True:
+            for bundle in self._network.status(source).bundles:
+                if bundle.id == self._bundle and bundle.bytes_total:
+                    return int(bundle.bytes_total)
+            time.sleep(POLL_S)
+
+    def is_done(self, code: str) -> bool:
+        """A bundle's folder appears in the library by one rename, when all of it was verified."""
+        return bool((self._places[code].paths.library / self._bundle).is_dir())
+
+    def pids(self) -> dict[str, int]:
+        return {code: place.process.pid for code, place in self._places.items() if place.process}
+
+    def stop(self) -> None:
+        self._network.stop(*self._places.values())
+
+    def logs(self) -> Sequence[Path]:
+        """The daemons' logs."""
+        return [place.log for place in self._places.values()]
+
+    def _is_ready(self, place: Any, parent: str) -> bool:  # noqa: ANN401
+        try:
+            status = self._network.status(place)
+        except CuntongError:
+            return False
+        is_fresh = bool(status.authorities) and all(
+            found.state == "fresh" for found in status.authorities
+        )
+        above = status.parent
+        return is_fresh and (not parent or (above.state == "connected" and above.code == parent))

@@ -1,0 +1,98 @@
+"""The laboratory in real namespaces: small, and skipped with the reason where the kernel refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOPOLOGY = """
+name = "small"
+network = "{network}"
+[[links]]
+nodes = ["000000000000", "440101000000"]
+down_kbit_s = 8000
+up_kbit_s = 8000
+delay_ms = 5
+[[links]]
+nodes = ["440101001001"]
+down_kbit_s = 2000
+up_kbit_s = 2000
+delay_ms = 5
+"""
+SCENARIO = """
+name = "small"
+pages = "all"
+page_every_s = 1.0
+baseline_s = 4.0
+limit_s = 60.0
+[payload]
+random_mb = 0.5
+files = 2
+[[events]]
+at_s = 1.0
+nodes = "all"
+share = 0.5
+outage_s = 1.0
+"""
+TOGETHER_S = 120.0
+
+
+def lab(*arguments: str, temporary: Path | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cuntong_tools", "sim", "lab", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LANG": "C.UTF-8"} | ({"TMPDIR": str(temporary)} if temporary else {}),
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=TOGETHER_S)
+    for code in ("lab.no-tool", "lab.no-namespaces", "lab.no-tun"):
+        if code in err:
+            pytest.skip(err.strip())
+    assert process.returncode == 0, out + err
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["fd77::/64"])
+def test_village_behind_a_link_that_breaks_gets_every_file(tmp_path: Path, network: str) -> None:
+    (tmp_path / "small.toml").write_text(TOPOLOGY.format(network=network))
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    out = tmp_path / "out"
+    finish(
+        lab("run", str(tmp_path / "small.toml"), "--scenario", str(tmp_path / "scenario.toml"),
+            "--out", str(out))
+    )  # fmt: skip
+    result = json.loads((out / "result.json").read_bytes())
+    assert result["last_s"] is not None
+    assert [found["code"] for found in result["completions"]] == ["440101000000", "440101001001"]
+    assert 1.0 <= result["copies_out"] < 2.0
+    public = result["foreground"][0]
+    assert public["idle_page_s"]["count"] > 0
+    assert public["idle_rtt_ms"]["count"] > 0
+    assert len(result["proof"]) == 6
+    assert (out / "report.html").stat().st_size > 20_000
+
+
+def test_interrupted_laboratory_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(TOPOLOGY.format(network="10.0.0.0/24"))
+    process = lab("run", str(tmp_path / "small.toml"), temporary=tmp_path)
+    assert process.stdout is not None
+    if "proves itself" not in process.stdout.readline():
+        finish(process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=TOGETHER_S)
+    assert process.returncode != 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]

@@ -1,0 +1,1 @@
+"""`cuntong sim`: the door to the simulations, which are installed or not."""

@@ -1,0 +1,55 @@
+"""`cuntong sim`: assembles the simulations' commands by name, when one of them is used.
+
+The simulations stand beside the tools, not below them: neither imports the other. What their commands need of the tools,
+the builder of networks, is handed to them as click's context object.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from cuntong_daemon.i18n import _
+from cuntong_protocol.errors import CuntongError, Fault
+from cuntong_protocol.texts import N_
+from cuntong_tools.demo.network import Network
+
+PLUGINS: tuple[tuple[str, str], ...] = (("lab", "cuntong_simulations.lab.commands"),)
+"""Name of a command, and the module that exports it in `commands`."""
+
+
+class SimError(CuntongError):
+    """A simulation can't be used on this machine."""
+
+    fault = Fault.SYSTEM
+
+
+class PluginGroup(click.Group):
+    """Finds commands in the modules of `PLUGINS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, _module in PLUGINS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for name, module in PLUGINS:
+            if name == cmd_name:
+                try:
+                    exported: list[click.Command] = importlib.import_module(module).commands
+                except ModuleNotFoundError as error:
+                    raise SimError(
+                        "sim.not-installed",
+                        N_("This needs {module}, which isn't installed; install cuntong[sim]."),
+                        module=error.name or module,
+                    ) from None
+                return next(command for command in exported if command.name == name)
+        return None
+
+
+@click.group(name="sim", cls=PluginGroup, help=_("Plan and measure: simulations and a laboratory."))
+@click.pass_context
+def sim(context: click.Context) -> None:
+    context.obj = Network
+
+
+commands: list[click.Command] = [sim]
