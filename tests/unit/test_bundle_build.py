@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -445,6 +447,7 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path, folder: Path) -> None:
 
 _ON_SMALL_DISK = """
 import sys
+import tempfile
 from pathlib import Path
 from cuntong_protocol.bundle.errors import BundleError
 from tests.support.bundles import build, noise, write_folder
@@ -489,6 +492,21 @@ def test_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, kind: str, si
     if "ermission" in result.stderr or "not permitted" in result.stderr:
         pytest.skip("this system lets nobody but root mount a small disk")
     assert result.stdout == "build.disk-full []\n", result.stderr
+
+
+def test_disk_with_room_for_one_folder_only_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_folder(tmp_path / "in", {"a": b"a"})
+
+    def fill(**_arguments: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fill)
+    with pytest.raises(BundleError) as caught:
+        build(source, tmp_path / "out")
+    assert caught.value.code == "build.disk-full"
+    assert not (tmp_path / "out").exists()
 
 
 def test_write_error_names_the_place(tmp_path: Path) -> None:

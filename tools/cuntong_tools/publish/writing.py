@@ -44,12 +44,15 @@ def temporary_folder(output: Path) -> Iterator[Path]:
     """A folder beside the result, gone afterwards unless it was renamed."""
     is_new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=output))
-    temporary.chmod(0o755)
     try:
-        yield temporary
+        temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=output))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         if is_new:
             with contextlib.suppress(OSError):
                 output.rmdir()
