@@ -1,7 +1,8 @@
 """How fast a bundle is built, against `openssl dgst -sha256` over the same bytes with a process a core.
 
-OpenSSL only reads and hashes each byte once; building hashes, plans and writes the payload. The files don't
-compress, so nothing is gained by packing. `CUNTONG_BENCH_BYTES` sets how much (4 GB), `CUNTONG_BENCH_DIR`
+OpenSSL only reads and hashes each byte once; building hashes, plans and writes the payload, and waits for the disk. The
+files don't compress, so nothing is gained by packing. What the disk alone takes for so many bytes is shown by `cp` and `sync`; a
+file system that can clone (btrfs, XFS) needn't write them at all. `CUNTONG_BENCH_BYTES` sets how much (4 GB), `CUNTONG_BENCH_DIR`
 where (the temporary folder); twice as much must fit there.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from cuntong_protocol.bundle.descriptor import parse_bundle_id
 from cuntong_protocol.bundle.metadata import parse_metadata
 from cuntong_tools.publish.build import build_bundle
+from cuntong_tools.publish.copying import clone
 
 TOTAL_BYTES = int(os.environ.get("CUNTONG_BENCH_BYTES", "4_000_000_000"))
 ROUNDS = 3
@@ -72,6 +74,16 @@ def _openssl(files: list[Path], processes: int) -> None:
             raise RuntimeError("openssl failed")
 
 
+def _plain_copy(folder: Path, target: Path) -> None:
+    subprocess.run(["cp", "-r", "--reflink=never", folder, target], check=True)
+    subprocess.run(["sync", "-f", target], check=True)
+
+
+def _can_clone(file: Path, target: Path) -> bool:
+    with file.open("rb") as source, target.open("wb") as copy:
+        return clone(source.fileno(), copy.fileno())
+
+
 def run() -> list[tuple[str, str]]:
     """Build and hash in turn, so that a busy machine hurts both."""
     bundle_id = parse_bundle_id("000000000000/202611/benchmark")
@@ -83,7 +95,8 @@ def run() -> list[tuple[str, str]]:
         files = _make_files(folder)
         os.sync()
         _openssl(files, cores)  # Both find the same pages in memory, as far as they fit.
-        hashing_s, building_s = [], []
+        can_clone = _can_clone(files[-1], Path(name) / "clone")
+        hashing_s, building_s, copying_s = [], [], []
         for number in range(ROUNDS):
             output = Path(name) / f"built-{number}"
             output.mkdir()
@@ -104,7 +117,13 @@ def run() -> list[tuple[str, str]]:
             building_s.append(_timed(build))
             shutil.rmtree(output)
             os.sync()
+            copying_s.append(_timed(lambda output=output: _plain_copy(folder, output)))
+            shutil.rmtree(output)
+            os.sync()
     ratios = [hashing / building for hashing, building in zip(hashing_s, building_s, strict=True)]
+    to_copying = [
+        copying / building for copying, building in zip(copying_s, building_s, strict=True)
+    ]
     gigabytes = TOTAL_BYTES / 1e9
     return [
         (
@@ -115,5 +134,11 @@ def run() -> list[tuple[str, str]]:
         (
             "building / hashing",
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}; goal {GOAL})",
+        ),
+        ("the file system can clone", "yes" if can_clone else "no: all is written once more"),
+        ("cp and sync, the same files", f"{gigabytes / statistics.median(copying_s):.2f} GB/s"),
+        (
+            "building / cp and sync",
+            f"{statistics.median(to_copying):.2f} ({min(to_copying):.2f} to {max(to_copying):.2f})",
         ),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -18,7 +19,6 @@ from cuntong_protocol.bundle.descriptor import parse_bundle_id
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.torrent import decode_torrent
 from cuntong_tools.publish.build import BuildProgress, BuiltBundle, build_bundle
-from cuntong_tools.publish.writing import copy_file
 from tests.support.bundles import (
     BUNDLE_ID,
     as_predecessor,
@@ -447,11 +447,14 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path, folder: Path) -> None:
 
 _ON_SMALL_DISK = """
 import sys
+import tempfile
 from pathlib import Path
 from cuntong_protocol.bundle.errors import BundleError
 from tests.support.bundles import build, noise, write_folder
 place, kind = Path(sys.argv[1]), sys.argv[2]
 data = {"a.bin": noise(1, 900_000), "b.bin": noise(2, 900_000)}
+if kind == "film":
+    data = {"film.mp4": noise(1, 40_000_000)}
 if kind == "packs":
     data = {f"{n}.txt": noise(n, 9_000).hex().encode() for n in range(200)}
 source = write_folder(place / "in", data)
@@ -462,16 +465,25 @@ except BundleError as error:
 """
 
 
-@pytest.mark.parametrize("kind", ["files", "packs"])
-def test_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("files", "512k"),
+        ("files", "1760k"),  # All files fit, and the index doesn't.
+        ("packs", "512k"),
+        ("film", "512k"),
+        ("film", "30m"),
+    ],
+)
+def test_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, kind: str, size: str) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "script.py").write_text(_ON_SMALL_DISK)
-    command = 'mount -t tmpfs -o size=512k none "$1/disk" && exec "$2" "$1/script.py" "$1" "$3"'
+    command = 'mount -t tmpfs -o size="$4" none "$1/disk" && exec "$2" "$1/script.py" "$1" "$3"'
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("unshare is missing")
     result = subprocess.run(
-        [unshare, "-rm", "sh", "-c", command, "sh", str(tmp_path), sys.executable, kind],
+        [unshare, "-rm", "sh", "-c", command, "sh", str(tmp_path), sys.executable, kind, size],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -482,6 +494,21 @@ def test_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, kind: str) ->
     assert result.stdout == "build.disk-full []\n", result.stderr
 
 
+def test_disk_with_room_for_one_folder_only_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_folder(tmp_path / "in", {"a": b"a"})
+
+    def fill(**_arguments: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fill)
+    with pytest.raises(BundleError) as caught:
+        build(source, tmp_path / "out")
+    assert caught.value.code == "build.disk-full"
+    assert not (tmp_path / "out").exists()
+
+
 def test_write_error_names_the_place(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "in", {"a": b"a"})
     (tmp_path / "file").write_bytes(b"")
@@ -489,29 +516,6 @@ def test_write_error_names_the_place(tmp_path: Path) -> None:
         build(source, tmp_path / "file" / "out")
     assert caught.value.code == "build.write-failed"
     assert "file/out" in str(caught.value)
-
-
-def test_copy_to_another_file_system_is_whole(tmp_path: Path) -> None:
-    other = Path("/dev/shm")  # noqa: S108  # Another file system is what is wanted.
-    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system to write to")
-    data = noise(1, 3_000_000)
-    (tmp_path / "a").write_bytes(data)
-    with tempfile.TemporaryDirectory(dir=other) as place, (tmp_path / "a").open("rb") as source:
-        copy_file(source.fileno(), Path(place) / "whole", len(data))
-        assert (Path(place) / "whole").read_bytes() == data
-        copy_file(source.fileno(), Path(place) / "short", len(data) + 5)
-        assert (Path(place) / "short").read_bytes() == data
-
-
-def test_copy_on_the_same_file_system_is_no_link(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"original")
-    with (tmp_path / "a").open("rb") as source:
-        copy_file(source.fileno(), tmp_path / "b", 8)
-        with pytest.raises(FileExistsError):
-            copy_file(source.fileno(), tmp_path / "b", 8)
-    (tmp_path / "a").write_bytes(b"changed!")
-    assert (tmp_path / "b").read_bytes() == b"original"
 
 
 # The real collection.

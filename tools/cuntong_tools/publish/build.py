@@ -3,8 +3,9 @@
 The result is a function of the folder's content, the metadata, the id, the revision and the earlier bundles given: times
 and order on the disk, the locale and the number of threads don't matter.
 
-First everything is read and hashed and every reason to refuse is found; only then is something written, into a temporary
-folder beside the result that is renamed at the end and removed on any error.
+First the folder is scanned, and every reason to refuse that shows there is found. Then all is read and hashed, while a
+thread copies what is stored as it is; then come the packs. All is written into a temporary folder beside the result that
+is renamed at the end and removed on any error.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ from cuntong_protocol.bundle.index import (
 from cuntong_protocol.bundle.merkle import hash_file, reduce_layer
 from cuntong_protocol.bundle.metadata import Metadata, check_metadata
 from cuntong_protocol.bundle.packing import (
-    Content,
     KeptPack,
     NewPack,
     make_pack,
@@ -65,18 +65,23 @@ from cuntong_protocol.errors import Fault
 from cuntong_protocol.link.messages import MAX_OBJECT_BYTES
 from cuntong_protocol.texts import N_
 
-from .hashing import Hashed, changed, hash_files, open_source, run_jobs
-from .scan import BuildError, scan_folder, show_path
-from .writing import check_output, copy_file, sync_tree, temporary_folder, write_errors
+from .copying import Copier
+from .hashing import Hashed, changed, open_source, read_source, run_jobs
+from .reading import FolderReader
+from .scan import BuildError, Scan, scan_folder, show_path
+from .writing import check_output, sync_tree, temporary_folder, write_errors
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """How far a build is; `done` and `total` are bytes of this stage."""
+    """How far a build is; `done` and `total` are bytes of this stage.
+
+    Stages overlap: copying begins with the hashing, which finds out what is to be copied. Until then the total is None.
+    """
 
     stage: Literal["hashing", "packing", "copying"]
     done: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +160,24 @@ def build_bundle(
     """
     _check_request(metadata, bundle_id, revision, predecessor)
     check_output(folder, output, bundle_id.slug)
-    build = _Build(
-        metadata,
-        threads=threads or os.cpu_count() or 1,
-        sources=(*([predecessor] if predecessor else []), *others),
-        root_certificate=root_certificate,
-        progress=progress or (lambda _: None),
-    )
-    build.read(folder, predecessor.index if predecessor else None)
+    scan = scan_folder(folder)
     payload_dir = output / bundle_id.slug
-    with write_errors(output), temporary_folder(output) as temporary:
+    with (
+        write_errors(output),
+        temporary_folder(output) as temporary,
+        # A hybrid torrent's payload is read once more: from memory, if it is there.
+        Copier(temporary / FILES_FOLDER, is_direct=not metadata.build.hybrid) as copier,
+    ):
+        build = _Build(
+            scan,
+            metadata,
+            copier,
+            threads=threads or os.cpu_count() or 1,
+            sources=(*([predecessor] if predecessor else []), *others),
+            root_certificate=root_certificate,
+            progress=progress or (lambda _: None),
+        )
+        build.read(predecessor.index if predecessor else None)
         index, torrent = build.write(temporary, bundle_id.slug)
         descriptor = Descriptor(
             id=str(bundle_id),
@@ -185,49 +198,52 @@ def build_bundle(
 
 
 class _Build:
-    """One build: `read` finds every reason to refuse, `write` makes the payload."""
+    """One build: `read` hashes and plans, `write` makes the payload."""
 
     def __init__(
         self,
+        scan: Scan,
         metadata: Metadata,
+        copier: Copier,
         *,
         threads: int,
         sources: Sequence[Predecessor],
         root_certificate: bytes,
         progress: Callable[[BuildProgress], None],
     ) -> None:
+        self._folders = scan.folders
+        self._bytes = sum(file.size for file in scan.files)
+        self._reader = FolderReader(scan, copier, self._report_copying)
         self._time = metadata.time
         self._is_hybrid = metadata.build.hybrid
+        self._copier = copier
         self._threads = threads
         self._sources = sources
         self._root_certificate = root_certificate
         self._progress = progress
+        self._kept_bytes = 0
+        self._copying_total: int | None = None
+        self._copying = BuildProgress("copying", 0, None)
         self.reused_bytes = 0
 
-    def read(self, folder: Path, predecessor: Index | None) -> None:
-        """Scan, hash and plan."""
-        scan = scan_folder(folder)
-        self._folders = scan.folders
-        report = self._reporter("hashing", sum(file.size for file in scan.files))
-        self._files = hash_files(scan.files, self._threads, report)
-        # Equal contents lie once; the first path stands for them.
-        self._first: dict[bytes, Hashed] = {}
-        paths: dict[bytes, list[str]] = {}
-        for hashed in self._files:
-            if hashed.file.size:
-                self._first.setdefault(hashed.root, hashed)
-                paths.setdefault(hashed.root, []).append(hashed.file.path)
-        contents = [
-            Content(root, hashed.file.size, tuple(paths[root]), hashed.is_packable)
-            for root, hashed in self._first.items()
-        ]
+    def read(self, predecessor: Index | None) -> None:
+        """Hash and plan; what is stored as it is is copied meanwhile."""
+        report = self._reporter("hashing", self._bytes)
+        self._progress(self._copying)
+        self._reader.read(self._threads, report)
+        self._first = self._reader.first
         others = self._sources if predecessor is None else self._sources[1:]
-        self._plan = plan_packs(contents, predecessor, [other.index for other in others])
+        self._plan = plan_packs(
+            self._reader.contents(), predecessor, [other.index for other in others]
+        )
+        kept = [self._source_of(pack.name) for pack in self._plan.kept]
+        self._copying_total = self._reader.offered_bytes + sum(entry.length for _, entry in kept)
+        self._report_copying()
 
     def write(self, target: Path, name: str) -> tuple[Index, Torrent]:
         """Write the payload's files below `target`."""
         for subfolder in (FILES_FOLDER, PACKS_FOLDER):
-            (target / subfolder).mkdir()
+            (target / subfolder).mkdir(exist_ok=True)
         made = self._make_packs(target / PACKS_FOLDER)
         places = {
             **self._plan.places,
@@ -311,33 +327,30 @@ class _Build:
         return data, hashed
 
     def _copy(self, target: Path, kept: Sequence[KeptPack]) -> list[HashedFile]:
-        """Bring in kept packs and the files that are stored as they are."""
-        stored = [self._first[content.root] for content in self._plan.stored]
+        """Bring in kept packs, and wait for the files that are stored as they are."""
         sources = [self._source_of(pack.name) for pack in kept]
         self.reused_bytes = sum(entry.length for _, entry in sources)
-        report = self._reporter(
-            "copying", self.reused_bytes + sum(hashed.file.size for hashed in stored)
-        )
+        self._copying_total = self._reader.offered_bytes + self.reused_bytes
         copied: list[HashedFile] = []
 
         def done(entry: HashedFile) -> None:
             copied.append(entry)
-            report(entry.length)
+            self._kept_bytes += entry.length
+            self._report_copying()
 
         def copy_pack(source: Predecessor, entry: TorrentFile) -> HashedFile:
             data, hashed = self._read_pack(source, entry.path.removeprefix(PACKS_FOLDER))
             (target / entry.path).write_bytes(data)
             return hashed
 
-        def copy_stored(hashed: Hashed) -> HashedFile:
-            path = FILES_FOLDER + hashed.file.path
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            with open_source(hashed.file) as descriptor:
-                copy_file(descriptor, target / path, hashed.file.size)
-            return HashedFile(path, hashed.file.size, hashed.root, hashed.layer)
-
-        jobs = [partial(copy_pack, source, entry) for source, entry in sources]
-        run_jobs((*jobs, *(partial(copy_stored, hashed) for hashed in stored)), self._threads, done)
+        jobs = (partial(copy_pack, source, entry) for source, entry in sources)
+        run_jobs(jobs, self._threads, done)
+        stored = [self._first[content.root] for content in self._plan.stored]
+        self._copier.finish({hashed.file.path for hashed in stored}, self._report_copying)
+        copied += (
+            HashedFile(FILES_FOLDER + it.file.path, it.file.size, it.root, it.layer)
+            for it in stored
+        )
         return copied
 
     def _index(
@@ -346,7 +359,7 @@ class _Build:
         names = sorted(packs)
         numbers = {name: number for number, name in enumerate(names)}
         files: list[IndexFile] = []
-        for hashed in self._files:
+        for hashed in self._reader.files:
             file = IndexFile(hashed.file.path, hashed.file.size, self._time, hashed.root)
             if hashed.root in places:
                 name, offset = places[hashed.root]
@@ -418,9 +431,7 @@ class _Build:
         run_jobs(jobs, self._threads, done)
         return make_hybrid(torrent, hashes)
 
-    def _reporter(
-        self, stage: Literal["hashing", "packing", "copying"], total: int
-    ) -> Callable[[int], None]:
+    def _reporter(self, stage: Literal["hashing", "packing"], total: int) -> Callable[[int], None]:
         done = 0
         self._progress(BuildProgress(stage, 0, total))
 
@@ -428,8 +439,17 @@ class _Build:
             nonlocal done
             done += more
             self._progress(BuildProgress(stage, done, total))
+            self._copier.check()  # On a full disk the rest needn't be read.
+            self._report_copying()
 
         return report
+
+    def _report_copying(self) -> None:
+        done = self._kept_bytes + self._copier.copied_bytes
+        progress = BuildProgress("copying", done, self._copying_total)
+        if progress != self._copying:
+            self._copying = progress
+            self._progress(progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,10 +484,11 @@ def _with_layer_of(entry: HashedFile, piece_length: int) -> HashedFile:
 def _read_again(hashed: Hashed) -> bytes:
     """A small file's content, the same that was hashed."""
     with open_source(hashed.file) as descriptor:
-        data = os.pread(descriptor, hashed.file.size, 0)
-    if hash_file(data, piece_length_for(len(data)))[0] != hashed.root:
+        data = bytearray(hashed.file.size)
+        read_source(hashed.file, descriptor, memoryview(data), 0)
+    if hash_file(memoryview(data), piece_length_for(len(data)))[0] != hashed.root:
         raise changed(hashed.file)
-    return data
+    return bytes(data)
 
 
 def _check_request(

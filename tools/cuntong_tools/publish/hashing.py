@@ -81,35 +81,58 @@ def run_jobs(jobs: Iterable[Callable[[], T]], threads: int, on_done: Callable[[T
 
 
 def hash_files(
-    files: Sequence[SourceFile], threads: int, on_bytes: Callable[[int], None]
-) -> list[Hashed]:
-    """Hash files, in the order given.
+    files: Sequence[SourceFile],
+    threads: int,
+    *,
+    on_start: Callable[[SourceFile, int], None],
+    on_bytes: Callable[[int], None],
+    on_hashed: Callable[[Hashed], None],
+) -> None:
+    """Hash files. Everything is called in this thread.
 
     Args:
         files: From the scan.
         threads: How many.
+        on_start: Told of each file, and of how many bytes of it, before they are read: in order, a long file part by part.
         on_bytes: Told of progress.
+        on_hashed: Given each file, in order.
 
     Raises:
         BuildError: `build.file-changed`, `build.unreadable`.
     """
-    parts: list[dict[int, list[bytes]]] = [{} for _ in files]
-    packable = [False] * len(files)
+    parts: dict[int, dict[int, _Part]] = {}
+    following = 0
+
+    def pass_on() -> None:
+        nonlocal following
+        while following < len(files):
+            file, have = files[following], parts.get(following, {})
+            if len(have) < len(_segments(file)):
+                return
+            on_hashed(_join(file, [part for _, part in sorted(have.items())]))
+            parts.pop(following, None)
+            following += 1
 
     def done(part: _Part) -> None:
-        parts[part.number][part.offset] = part.hashes
-        packable[part.number] |= part.is_packable
+        parts.setdefault(part.number, {})[part.offset] = part
         on_bytes(part.length)
+        pass_on()
 
-    run_jobs(_jobs(files), threads, done)
-    hashed: list[Hashed] = []
-    for number, file in enumerate(files):
-        hashes = [one for _, some in sorted(parts[number].items()) for one in some]
-        span = piece_length_for(file.size)
-        is_long = file.size > span
-        root = merkle_root(hashes, span if is_long else BLOCK) if hashes else EMPTY_ROOT
-        hashed.append(Hashed(file, root, b"".join(hashes) if is_long else b"", packable[number]))
-    return hashed
+    run_jobs(_jobs(files, on_start), threads, done)
+    pass_on()  # Empty files at the end have no jobs.
+
+
+def _segments(file: SourceFile) -> range:
+    return range(0, file.size, SEGMENT_BYTES)
+
+
+def _join(file: SourceFile, parts: Sequence[_Part]) -> Hashed:
+    hashes = [one for part in parts for one in part.hashes]
+    span = piece_length_for(file.size)
+    is_long = file.size > span
+    root = merkle_root(hashes, span if is_long else BLOCK) if hashes else EMPTY_ROOT
+    layer = b"".join(hashes) if is_long else b""
+    return Hashed(file, root, layer, any(part.is_packable for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +144,12 @@ class _Part:
     is_packable: bool
 
 
-def _jobs(files: Sequence[SourceFile]) -> Iterator[Callable[[], _Part]]:
+def _jobs(
+    files: Sequence[SourceFile], on_start: Callable[[SourceFile, int], None]
+) -> Iterator[Callable[[], _Part]]:
     for number, file in enumerate(files):
-        for offset in range(0, file.size, SEGMENT_BYTES):
+        for offset in _segments(file):
+            on_start(file, min(SEGMENT_BYTES, file.size - offset))
             yield partial(_hash_part, number, file, offset)
 
 
@@ -140,11 +166,16 @@ def _hash_part(number: int, file: SourceFile, offset: int) -> _Part:
             hashes = reduce_hashes(hashes, CHUNK_BYTES, span)
         packable = False
         if offset == 0 and end == file.size < PACKED_BELOW_BYTES:
-            samples = (
-                os.pread(descriptor, SAMPLE_BYTES, start) for start in sample_offsets(file.size)
-            )
-            packable = is_packable(file.size, b"".join(samples))
+            packable = is_packable(file.size, _sample(file, descriptor))
     return _Part(number, offset, end - offset, hashes, packable)
+
+
+def _sample(file: SourceFile, descriptor: int) -> bytes:
+    samples: list[bytearray] = []
+    for offset in sample_offsets(file.size):
+        samples.append(bytearray(min(SAMPLE_BYTES, file.size - offset)))
+        read_source(file, descriptor, memoryview(samples[-1]), offset)
+    return b"".join(samples)
 
 
 class _Buffer(threading.local):
@@ -162,8 +193,7 @@ def _hash_chunk(
     file: SourceFile, descriptor: int, start: int, length: int, span: int
 ) -> list[bytes]:
     """Hashes of `span` bytes each, or of the whole chunk where `span` is wider."""
-    if os.preadv(descriptor, [_buffer.whole[:length]], start) != length:
-        raise changed(file)
+    read_source(file, descriptor, _buffer.whole[:length], start)
     sha256 = hashlib.sha256
     if length == CHUNK_BYTES:
         leaves = [sha256(block).digest() for block in _buffer.blocks]
@@ -192,6 +222,20 @@ def open_source(file: SourceFile) -> Iterator[int]:
         _check_stamp(file, descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_source(file: SourceFile, descriptor: int, buffer: memoryview, offset: int) -> None:
+    """Fill `buffer` from an open file of the scan.
+
+    Raises:
+        BuildError: `build.file-changed` when it has become shorter; `build.unreadable`.
+    """
+    try:
+        length = os.preadv(descriptor, [buffer], offset)
+    except OSError as error:
+        raise unreadable(file.disk_path, error) from None
+    if length != len(buffer):
+        raise changed(file)
 
 
 def _check_stamp(file: SourceFile, descriptor: int) -> None:
