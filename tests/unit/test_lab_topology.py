@@ -105,13 +105,18 @@ def test_parent_is_the_nearest_place_above_that_exists() -> None:
     assert [node.tier for node in topology.last_tier] == [Tier.VILLAGE, Tier.VILLAGE]
 
 
-def test_village_sends_at_most_nine_tenths_of_its_uplink_unless_told_otherwise() -> None:
-    topology = parse_topology(tables())
-    assert topology.node(VILLAGE).settings == {"limits": {"up_kbit_s": 115}}
-    assert topology.node(COUNTY).settings == {}
+def test_a_place_knows_its_link_and_may_be_told_more() -> None:
+    village = parse_topology(tables()).node(VILLAGE)
+    known = {
+        "link_down_kbit_s": int(village.link.down_kbit_s),
+        "link_up_kbit_s": int(village.link.up_kbit_s),
+    }
+    assert village.settings == {"bandwidth": known}
     given = tables()
-    given["links"][1]["config"] = {"limits": {"up_kbit_s": 0}}
-    assert parse_topology(given).node(VILLAGE).settings == {"limits": {"up_kbit_s": 0}}
+    given["links"][1]["config"] = {"bandwidth": {"up_kbit_s": 50, "link_up_kbit_s": 0}}
+    assert parse_topology(given).node(VILLAGE).settings == {
+        "bandwidth": {**known, "up_kbit_s": 50, "link_up_kbit_s": 0}
+    }
 
 
 @pytest.mark.parametrize("network", ["10.1.0.0/16", "100.64.0.0/10", "fd77::/64"])
