@@ -27,11 +27,13 @@ from cuntong_protocol.link.messages import (
     SwarmRequest,
     Welcome,
 )
+from cuntong_protocol.link.messages import Bandwidth as Said
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from . import __version__
 from .admission import Admissions
 from .api import Api
+from .bandwidth import Bandwidth
 from .catalogue import Catalogue, Database
 from .centre import Centre
 from .clock import NodeClock
@@ -51,9 +53,6 @@ from .pki.certificates import KeyFiles, own_certificate
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .place import check_place
-from .policy.calendar import lower
-from .policy.caps import UPLINK_SHARE
-from .policy.link_rate import ASSUMED_BYTES_S
 from .replicator import Replicator
 from .services import running
 from .store.errors import StoreError, database_error
@@ -72,17 +71,6 @@ GAP_LOGGED_S = 0.25
 MAX_NOTICES = 50
 MAX_LOGGED = 20
 """Names of bundles in the log for one change; a new node's whole catalogue is only counted."""
-
-
-def _up_cap(config: Config) -> int:
-    """What may be sent, bytes/s; a shared uplink isn't filled, whether its rate is given or assumed."""
-    bandwidth = config.bandwidth
-    own, link = bandwidth.up_kbit_s * BYTES_PER_KBIT, bandwidth.link_up_kbit_s * BYTES_PER_KBIT
-    if not bandwidth.shared:
-        return own
-    if not link and not own:
-        link = ASSUMED_BYTES_S.get(config.division.tier, 0)
-    return lower(own, int(link * UPLINK_SHARE))
 
 
 class Node:
@@ -110,8 +98,10 @@ class Node:
             listen=config.network.swarm,
             networks=config.network.ranges,
             down_bytes_s=config.bandwidth.down_kbit_s * BYTES_PER_KBIT,
-            up_bytes_s=_up_cap(config),
+            up_bytes_s=config.bandwidth.up_kbit_s * BYTES_PER_KBIT,
             tier=self.code.tier,
+            is_shared=config.bandwidth.shared,
+            link_down_bytes_s=config.bandwidth.link_down_kbit_s * BYTES_PER_KBIT,
         )
         self.neighbours = Neighbours(
             self.code,
@@ -141,6 +131,12 @@ class Node:
             engine=self.engine,
             neighbours=self.neighbours,
             admissions=self.admissions,
+        )
+        self.bandwidth = Bandwidth(
+            config,
+            clock=self.clock,
+            engine=self.engine,
+            neighbours=self.neighbours,
         )
         self.tls_contexts: list[ssl.SSLContext] = []
         self.certificate_ends: datetime | None = None
@@ -209,6 +205,7 @@ class Node:
         if session.welcome is not None:
             self.federation.confirm_clock(datetime.fromtimestamp(session.welcome.time, UTC))
         self.replicator.report_all()
+        self.bandwidth.on_parent(session)
         self.admissions.on_parent()
         self._report_equivocations()
         self.start(self.pass_orders_on)
@@ -226,10 +223,14 @@ class Node:
                     log.info("order.not-passed-on", id=identifier, code=error.code)
 
     def on_child(self, session: LinkSession) -> None:
+        self.bandwidth.on_child(session)
         self.start(self.centre.deliver_certificate, session)
 
     def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
         self.admissions.handle(peer, message)
+
+    def on_bandwidth(self, peer: LinkSession, message: Said) -> None:
+        self.bandwidth.on_said(peer, message)
 
     def on_introduced(self, infohash: bytes, peers: Sequence[PeerAddress]) -> None:
         self.replicator.introduced(infohash, peers)
@@ -369,6 +370,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
                 parts=parts,
             )
             node.neighbours.attach(keeper=node.keeper, listener=node, server=node.child_server)
+            await stack.enter_async_context(running(node.bandwidth))
             await stack.enter_async_context(running(node.admissions))
             await stack.enter_async_context(running(node.replicator))
             await stack.enter_async_context(running(node.keeper))

@@ -17,6 +17,7 @@ from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.link.messages import (
     Announcement,
+    Bandwidth,
     HaveItem,
     HaveState,
     PeerAddress,
@@ -91,6 +92,10 @@ class Listener(Protocol):
         """A child asks for a swarm certificate, or the parent answers (not verified)."""
         ...
 
+    def on_bandwidth(self, peer: LinkSession, message: Bandwidth) -> None:
+        """What may cross the child's link, by the word of the other side."""
+        ...
+
 
 @dataclass(slots=True)
 class Child:
@@ -158,6 +163,7 @@ class Neighbours:
         self._numbers: dict[bytes, int] = {}
         self._swarms: Mapping[bytes, float] = {}
         self._closed: frozenset[bytes] = frozenset()
+        self._is_uplink_scarce = False
         self._keeper: MetadataKeeper | None = None
         self._listener: Listener | None = None
         self._server: ChildServer | None = None
@@ -243,6 +249,12 @@ class Neighbours:
             self._closed = infohashes
             self.introduce(changed)
 
+    def set_uplink_scarce(self, *, is_scarce: bool) -> None:
+        """Whether this node's uplink is what slows its children down, so that they should help each other."""
+        if is_scarce != self._is_uplink_scarce:
+            self._is_uplink_scarce = is_scarce
+            self.introduce(self.wanted_below())
+
     def introduce(self, infohashes: Collection[bytes]) -> None:
         """Tell children whom to connect to for these, where that has changed."""
         for child in self._children.values():
@@ -275,12 +287,17 @@ class Neighbours:
                 addresses[other.code] = swarm
                 holders.append(Holder(other.code, "", done))
         chosen = introductions(
-            child.code, item.permille / 1000, infohash.hex(), holders, vpn_shape=self._vpn_shape
+            child.code,
+            item.permille / 1000,
+            infohash.hex(),
+            holders,
+            vpn_shape=self._vpn_shape,
+            is_uplink_scarce=self._is_uplink_scarce,
         )
         return [addresses[introduction.code] for introduction in chosen]
 
     def _trades(self, child: Child) -> bool:
-        return may_trade(child.code, self._vpn_shape)
+        return may_trade(child.code, self._vpn_shape, is_uplink_scarce=self._is_uplink_scarce)
 
     def _above(self, child: Child) -> list[Child]:
         """Children of ours that another one lies below: it has fallen back to us."""
@@ -417,6 +434,10 @@ class Neighbours:
     def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
         assert self._listener is not None  # noqa: S101 - attached before any link.
         self._listener.on_admission(peer, message)
+
+    def on_bandwidth(self, peer: LinkSession, message: Bandwidth) -> None:
+        assert self._listener is not None  # noqa: S101 - attached before any link.
+        self._listener.on_bandwidth(peer, message)
 
     def on_connected(self, peer: LinkSession) -> None:
         assert self._listener is not None  # noqa: S101 - attached before any link.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.link.messages import (
     Announcement,
+    Bandwidth,
     HaveItem,
     PeerAddress,
     SwarmCertificate,
@@ -87,6 +88,10 @@ class LinkDelegate(Protocol):
 
     def on_admission(self, peer: LinkSession, message: SwarmRequest | SwarmCertificate) -> None:
         """A child's request for a swarm certificate, or the parent's answer to one; not verified."""
+        ...
+
+    def on_bandwidth(self, peer: LinkSession, message: Bandwidth) -> None:
+        """What may cross the child's link, by the word of the other side."""
         ...
 
     def on_connected(self, peer: LinkSession) -> None:

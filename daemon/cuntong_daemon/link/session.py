@@ -28,6 +28,7 @@ from cuntong_protocol.link.messages import (
     Announce,
     Announcement,
     AnyMessage,
+    Bandwidth,
     Bye,
     Certificate,
     Get,
@@ -311,6 +312,14 @@ class LinkSession:
         """
         self._tell(Report(kind, body))
 
+    def say_bandwidth(self, message: Bandwidth) -> None:
+        """Say what may cross the child's link from now on.
+
+        Raises:
+            LinkError: `link.misuse` (Fault.OURS), when it is beyond its own limits.
+        """
+        self._tell(message)
+
     def pass_on(self, message: SwarmRequest | SwarmCertificate) -> None:
         """Hand a request for a swarm certificate up, or the answer down; a newer one replaces it.
 
@@ -424,6 +433,8 @@ class LinkSession:
         match message:
             case Ping():
                 self._post(Pong(message.nonce))
+            case Bandwidth():
+                self._delegate.on_bandwidth(self, message)
             case Get():
                 self._gets.append(message)
                 self._wake_loader()

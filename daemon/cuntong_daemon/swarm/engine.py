@@ -16,8 +16,8 @@ import errno
 import ipaddress
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,9 +48,11 @@ from .events import (
     Totals,
     Unusable,
 )
+from .peer_limits import PeerLimits
+from .relay import INSIDE, Order, Relay, RelayStatus
 from .resume import VERSION, Resume, resume_path, write_resume
 from .session import Session, open_session
-from .settings import IPNetwork
+from .settings import IPNetwork, closed_port, is_shared_link, limit_settings
 
 TICK_S = 1.0
 RESUME_INTERVAL_S = 15.0
@@ -71,6 +73,8 @@ FINISH_TRIES = 20
 are fetched again."""
 STOP_DEADLINE_S = 8.0
 DETACH_DEADLINE_S = 5.0
+
+INSIDE_NETWORK = ipaddress.ip_network(INSIDE)
 
 T = TypeVar("T")
 
@@ -130,6 +134,8 @@ class SwarmEngine:
         down_bytes_s: int,
         up_bytes_s: int,
         tier: Tier,
+        is_shared: bool | None = None,
+        link_down_bytes_s: int = 0,
     ) -> None:
         """Prepare; nothing is opened before `run`.
 
@@ -140,7 +146,9 @@ class SwarmEngine:
             networks: The only ranges that packets may go to or come from.
             down_bytes_s: Limit for everything on the wire; 0 for none.
             up_bytes_s: The same for the other direction.
-            tier: Of this node; decides transport and memory.
+            tier: Of this node; decides memory.
+            is_shared: Others use the link: then uTP only, through the relay. None: as is usual for the tier.
+            link_down_bytes_s: What the link carries towards this node; 0: not known.
         """
         host, _, port = listen.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
@@ -148,6 +156,12 @@ class SwarmEngine:
         self._paths = paths
         self._networks = tuple(networks)
         self._limits = (down_bytes_s, up_bytes_s)
+        self._link_down = link_down_bytes_s
+        self._is_shared = is_shared_link(tier) if is_shared is None else is_shared
+        self._relay: Relay | None = None
+        self._target_delay_ms = 0
+        self._is_paused = False
+        self._hosts: PeerLimits | None = None
         self._tier = tier
         self._session: lt.session | None = None
         self._entries: dict[bytes, _Entry] = {}
@@ -308,6 +322,68 @@ class SwarmEngine:
                 del entry.peers[next(iter(entry.peers))]
         self._connect(entry)
 
+    # What may cross the link.
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is moved at the moment."""
+        return self._is_paused
+
+    def set_limits(self, *, down_bytes_s: int, up_bytes_s: int) -> None:
+        """Limits for everything on the wire, at once; 0 for none."""
+        if (down_bytes_s, up_bytes_s) != self._limits:
+            self._limits = (down_bytes_s, up_bytes_s)
+            if self._relay is not None:
+                self._relay.set_order(self._relay_order())
+            elif self._session is not None:
+                self._session.apply_settings(limit_settings(down_bytes_s, up_bytes_s))
+
+    def set_link(self, *, down_bytes_s: int) -> None:
+        """What the link carries towards this node, as is known by now; 0: not known."""
+        if down_bytes_s != self._link_down:
+            self._link_down = down_bytes_s
+            if self._relay is not None:
+                self._relay.set_order(self._relay_order())
+
+    @property
+    def relay(self) -> RelayStatus | None:
+        """What the relay of a shared link sees; None on other links."""
+        return None if self._relay is None else self._relay.status
+
+    def _relay_order(self) -> Order:
+        down, up = self._limits
+        return Order(self._link_down, down, up)
+
+    def set_target_delay(self, milliseconds: int) -> None:
+        """The queue that uTP keeps standing on a link that this node sends to (SPEC 10.4)."""
+        if milliseconds != self._target_delay_ms:
+            self._target_delay_ms = milliseconds
+            if self._session is not None:
+                self._session.apply_settings({"utp_target_delay": milliseconds})
+
+    def limit_host(self, host: str, bytes_s: int | None) -> None:
+        """What may be sent to one address, 0 for no limit; None: it is forgotten.
+
+        A connection takes its address's limit when it is made, and follows every change from then on. So say at
+        least 0 before the first one.
+        """
+        if self._hosts is not None:
+            self._hosts.set(host, bytes_s)
+
+    def pause(self) -> None:
+        """Hang up on all peers, at once, until `resume`."""
+        self._is_paused = True
+        if self._session is not None:
+            self._session.pause()
+
+    def resume(self) -> None:
+        """Go on where it was."""
+        self._is_paused = False
+        if self._session is not None:
+            self._session.resume()
+            for entry in self._entries.values():
+                self._connect(entry)
+
     # The service.
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -316,16 +392,35 @@ class SwarmEngine:
         Raises:
             SwarmError: `swarm.cannot-listen`.
         """
-        down, up = self._limits
-        with open_session(
-            host=self._host,
-            networks=self._networks,
-            down_bytes_s=down,
-            up_bytes_s=up,
-            tier=self._tier,
-        ) as session:
-            self._port, self._closed_port = await session.listen(self._host, self._port)
+        down, up = (0, 0) if self._is_shared else self._limits
+        with (
+            open_session(
+                host=INSIDE if self._is_shared else self._host,
+                networks=[INSIDE_NETWORK] if self._is_shared else self._networks,
+                down_bytes_s=down,
+                up_bytes_s=up,
+                is_shared=self._is_shared,
+            ) as session,
+            ExitStack() as stack,
+        ):
+            if self._is_shared:
+                inside = await session.listen(INSIDE, 0)
+                self._relay = Relay(self._networks)
+                stack.callback(self._relay.close)
+                self._relay.set_order(self._relay_order())
+                self._port, self._closed_port = self._relay.open(
+                    self._host,
+                    (self._port, closed_port(self._port)),
+                    [(INSIDE, port) for port in inside],
+                )
+            else:
+                self._port, self._closed_port = await session.listen(self._host, self._port)
             self._session = session.raw
+            self._hosts = PeerLimits(session.raw)
+            if self._target_delay_ms:
+                session.raw.apply_settings({"utp_target_delay": self._target_delay_ms})
+            if self._is_paused:
+                session.raw.pause()
             try:
                 async with trio.open_nursery() as nursery:
                     self._jobs = nursery
@@ -335,7 +430,7 @@ class SwarmEngine:
                     nursery.start_soon(self._count_peers)
                     task_status.started()
             finally:
-                self._jobs = self._session = None
+                self._jobs = self._session = self._hosts = self._relay = None
                 with trio.move_on_after(STOP_DEADLINE_S, shield=True):
                     await self._stop(session)
 
@@ -364,7 +459,7 @@ class SwarmEngine:
                 self._ask_resume(entry)
             if is_resume_time and not peers:
                 self._connect(entry)
-            if peers or not entry.refused:
+            if peers or not entry.refused or self._is_paused:
                 entry.lonely_since = now
             elif now - entry.lonely_since > LONELY_S:
                 entry.retry_at = now
@@ -389,7 +484,12 @@ class SwarmEngine:
                 del busy
                 for infohash, connections in found:
                     if infohash in self._entries:
-                        self._accounting.look(infohash, connections)
+                        seen = [
+                            replace(it, host=host, port=port)
+                            for it in connections
+                            for host, port in [self._outside(it.host, it.port)]
+                        ]
+                        self._accounting.look(infohash, tuple(seen))
 
     async def _flush_often(self) -> None:
         while True:
@@ -421,7 +521,7 @@ class SwarmEngine:
                     self._update(progress)
             case al.Connected(infohash, host, port):
                 if infohash in self._entries:
-                    self._accounting.begin(infohash, host, port)
+                    self._accounting.begin(infohash, *self._outside(host, port))
             case al.Wire():
                 self._wire = alert
                 self._counted.set()
@@ -661,11 +761,20 @@ class SwarmEngine:
             )
 
     def _connect(self, entry: _Entry) -> None:
-        if entry.is_closed and entry.credential is None:
+        if self._is_paused or (entry.is_closed and entry.credential is None):
             return
         if entry.handle is not None and entry.state is TorrentState.DOWNLOADING:
             for peer in entry.peers:
-                entry.handle.connect_peer(peer)
+                place: tuple[str, int] | None = peer
+                if self._relay is not None:
+                    place = self._relay.inside_of(peer, is_closed=entry.is_closed)
+                if place is not None:
+                    entry.handle.connect_peer(place)
+
+    def _outside(self, host: str, port: int) -> tuple[str, int]:
+        """The address of a peer that libtorrent has a connection with."""
+        found = self._relay.outside_of(port) if self._relay is not None else None
+        return found or (host, port)
 
     def _is_inside(self, host: str) -> bool:
         try:

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 import libtorrent as lt
 import trio
 
-from cuntong_protocol.divisions import Tier
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
 
@@ -83,7 +82,7 @@ class Session:
 
 @contextmanager
 def open_session(
-    *, host: str, networks: Sequence[IPNetwork], down_bytes_s: int, up_bytes_s: int, tier: Tier
+    *, host: str, networks: Sequence[IPNetwork], down_bytes_s: int, up_bytes_s: int, is_shared: bool
 ) -> Iterator[Session]:
     """A session that is confined and limited before it listens.
 
@@ -91,7 +90,9 @@ def open_session(
     for milliseconds when it was paused before.
     """
     params = lt.session_params(
-        session_settings(host=host, down_bytes_s=down_bytes_s, up_bytes_s=up_bytes_s, tier=tier)
+        session_settings(
+            host=host, down_bytes_s=down_bytes_s, up_bytes_s=up_bytes_s, is_shared=is_shared
+        )
     )
     params.disk_io_constructor = "pread_disk_io_constructor"  # mmap's pages count as resident.
     params.ip_filter = confinement(networks)

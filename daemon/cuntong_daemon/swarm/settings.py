@@ -17,7 +17,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 TICK_INTERVAL_MS = 100
 """Limits are handed out once a tick; with the default of 500 ms a slow link goes in lumps."""
 UTP_TARGET_DELAY_MS = 40
-"""On a 512 kbit/s link: full goodput, and the public's pages wait 34 ms longer instead of 93 (DESIGN 8)."""
+"""Until the links are known (SPEC 10.4): right for 512 kbit/s, where it moves all there is."""
 MIN_RECONNECT_S = 2
 """Times (failures + 1), of which libtorrent counts at most 31: a parent that was away a day is tried again
 within a minute."""
@@ -38,6 +38,8 @@ RECEIVE_BUFFER_S = 0.25
 """Under a limit of our own the kernel's receive buffer fills up: megabytes that a crash loses, and that go on
 coming after a pause."""
 MIN_RECEIVE_BUFFER = 64 * 1024
+LOWER_EFFORT = 0x04
+"""DSCP 1, Lower Effort (RFC 8622), as the whole octet: routers that know it serve everyone else first."""
 ALERT_QUEUE_SIZE = 10_000
 """A piece finished is one alert; 10,000 is seconds of the fastest download."""
 VILLAGE_CONNECTIONS = 60
@@ -64,7 +66,7 @@ def is_shared_link(tier: Tier) -> bool:
 
 
 def session_settings(
-    *, host: str, down_bytes_s: int, up_bytes_s: int, tier: Tier
+    *, host: str, down_bytes_s: int, up_bytes_s: int, is_shared: bool
 ) -> lt.settings_pack:
     """The settings of a session that doesn't listen yet.
 
@@ -72,9 +74,9 @@ def session_settings(
         host: The one address that packets may leave from.
         down_bytes_s: Limit on the wire, overhead included; 0 for none.
         up_bytes_s: The same for the other direction.
-        tier: Of this node.
+        is_shared: The public uses the link, too: uTP only.
     """
-    shared = is_shared_link(tier)
+    shared = is_shared
     return {
         "user_agent": "Cuntong",
         "peer_fingerprint": "-CU0100-",
@@ -98,7 +100,7 @@ def session_settings(
         "enable_incoming_tcp": not shared,
         "enable_outgoing_tcp": not shared,
         "utp_num_resends": UTP_RESENDS,
-        "utp_target_delay": UTP_TARGET_DELAY_MS if shared else 100,
+        "utp_target_delay": UTP_TARGET_DELAY_MS,
         "mixed_mode_algorithm": int(lt.bandwidth_mixed_algo_t.prefer_tcp),  # Links are our own.
         "out_enc_policy": int(
             lt.enc_policy.disabled
@@ -114,13 +116,10 @@ def session_settings(
         "peer_connect_timeout": CONNECT_TIMEOUT_S,
         "no_connect_privileged_ports": False,
         "ssrf_mitigation": True,
-        # Limits count what crosses the link.
-        "download_rate_limit": down_bytes_s,
-        "upload_rate_limit": up_bytes_s,
+        # Limits count what crosses the link, headers included.
         "rate_limit_ip_overhead": True,
-        "recv_socket_buffer_size": (
-            max(MIN_RECEIVE_BUFFER, int(down_bytes_s * RECEIVE_BUFFER_S)) if down_bytes_s else 0
-        ),
+        **limit_settings(down_bytes_s, up_bytes_s),
+        "peer_dscp": LOWER_EFFORT,
         "tick_interval": TICK_INTERVAL_MS,
         "unchoke_slots_limit": -1,
         # Half-received pieces are lost by a crash: finish one before the next is begun.
@@ -141,6 +140,16 @@ def session_settings(
         "max_peerlist_size": 100,
         "max_paused_peerlist_size": 100,
         "send_buffer_watermark": (64 if shared else 500) * 1024,
+    }
+
+
+def limit_settings(down_bytes_s: int, up_bytes_s: int) -> lt.settings_pack:
+    """The settings that hold a session to these limits; 0 for none."""
+    buffer = max(MIN_RECEIVE_BUFFER, int(down_bytes_s * RECEIVE_BUFFER_S)) if down_bytes_s else 0
+    return {
+        "download_rate_limit": down_bytes_s,
+        "upload_rate_limit": up_bytes_s,
+        "recv_socket_buffer_size": buffer,
     }
 
 

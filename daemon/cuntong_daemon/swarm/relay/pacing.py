@@ -1,0 +1,76 @@
+"""When a packet may leave (SPEC 10.8): sans-I/O, `now` is an argument.
+
+A sender of uTP sends on when what it sent is acknowledged. So who holds acknowledgements back decides how fast data
+comes, to the packet, without the sender's help and without a queue anywhere on the link: the data that isn't
+acknowledged yet has arrived. Each acknowledgement waits for its turn: the one before it, and the time that the data
+it acknowledges takes at the wanted rate. What this node sends itself is paced likewise by its size.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+MAX_WAITING = 2048
+"""Packets: a window of a megabyte. What comes on top is lost, as in any router."""
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T]):
+    packet: T
+    cost: int
+    since: float
+
+
+class Pacer(Generic[T]):
+    """One queue with one rate.
+
+    Attributes:
+        rate_bytes_s: None for no limit. May be changed at any time, and holds for what waits already.
+        dropped: Packets that found the queue full.
+    """
+
+    def __init__(self) -> None:
+        self.rate_bytes_s: float | None = None
+        self.dropped = 0
+        self._waiting: deque[_Waiting[T]] = deque()
+        self._left_at = float("-inf")
+        self._left_cost = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, packet: T, cost: int, now: float) -> None:
+        """Let a packet wait for its turn. `cost`: bytes that it stands for; 0 goes as soon as it is first."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append(_Waiting(packet, cost, now))
+
+    def due(self) -> float:
+        """When the first packet may leave; infinity when none waits."""
+        if not self._waiting:
+            return float("inf")
+        if self.rate_bytes_s is None or not self._waiting[0].cost:
+            return float("-inf")
+        return self._left_at + self._left_cost / self.rate_bytes_s
+
+    def take(self, now: float) -> tuple[T, float] | None:
+        """The first packet, if its time has come, and how long it has waited in seconds."""
+        due = self.due()
+        if due > now:
+            return None
+        first = self._waiting.popleft()
+        if first.cost:
+            # No credit for silence: the next one doesn't come sooner because this one came late. But what the
+            # clock's coarseness took from it is given back.
+            self._left_at = max(due, now - COARSENESS_S)
+            self._left_cost = first.cost
+        return first.packet, now - first.since
+
+
+COARSENESS_S = 0.004
+"""A loop wakes up some milliseconds late."""
