@@ -49,6 +49,9 @@ class Contender(Protocol):
     def publish(self, content: Path) -> int:
         """Begin; returns the bytes of the payload on the links. What follows is timed from the call."""
 
+    def has_begun(self, code: str) -> bool:
+        """Whether it is a place's turn: what its public sees counts from then on."""
+
     def is_done(self, code: str) -> bool:
         """Whether a place has all files."""
 
@@ -144,6 +147,7 @@ def _measure(
     places = len(waiting)
     pids = contender.pids()
     before = {code: cost_of(pid) for code, pid in pids.items()}
+    wires.restart()
     recorder.published = started = time.monotonic()
     with busy_share() as busy:
         payload_bytes = contender.publish(content)
@@ -154,6 +158,9 @@ def _measure(
             now = time.monotonic()
             while changes and started + changes[0][0] <= now:
                 changes.pop(0)[1](wires)
+            for code in waiting:
+                if code not in recorder.begun and contender.has_begun(code):
+                    recorder.begun[code] = now
             for code in [code for code in waiting if contender.is_done(code)]:
                 waiting.remove(code)
                 recorder.done[code] = now
