@@ -16,7 +16,7 @@ from rich.table import Table
 from cuntong_daemon.i18n import _
 from cuntong_protocol.texts import N_
 
-from .compare import save, table
+from .compare import file_name, save, table
 from .contenders import CONTENDERS
 from .cuntong import Cuntong, Network
 from .errors import LabError
@@ -44,7 +44,7 @@ out_option = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar=_("DIR"),
-    help=_("Write result.json and report.html there."),
+    help=_("Write results, the report and the programs' logs there."),
 )
 baseline_option = click.option(
     "--baseline",
@@ -94,8 +94,14 @@ def run_command(
     enter_laboratory()
     screen = Screen()
     result = run(
-        topology, scenario, Cuntong(build, screen.step), seed=seed, say=screen.say, watch=screen.watch
-    )  # fmt: skip
+        topology,
+        scenario,
+        Cuntong(build, screen.step),
+        seed=seed,
+        say=screen.say,
+        watch=screen.watch,
+        logs=None if out is None else out / "logs",
+    )
     screen.clear()
     show(result)
     if out is not None:
@@ -152,7 +158,13 @@ def compare_command(
         screen.say(f"== {contender.name}")
         try:
             result = run(
-                topology, scenario, contender, seed=seed, say=screen.say, watch=screen.watch
+                topology,
+                scenario,
+                contender,
+                seed=seed,
+                say=screen.say,
+                watch=screen.watch,
+                logs=None if out is None else out / "logs" / file_name(contender.name),
             )
         except LabError as error:
             click.echo(f"! {contender.name}: {error}", err=True)
@@ -232,7 +244,7 @@ def write(result: Result, out: Path) -> None:
     from .report import render
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    (out / "result.json").write_bytes(msgspec.json.encode(result))
     page = out / "report.html"
     page.write_text(render(result), encoding="utf-8")
     click.echo(_("Report: {file}", file=str(page)))

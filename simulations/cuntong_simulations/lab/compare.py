@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,8 +69,12 @@ def table(results: Sequence[Result]) -> Table:
 def save(result: Result, folder: Path) -> None:
     """One file a contender."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = "".join(letter if letter.isalnum() else "-" for letter in result.contender)
-    (folder / f"{name}.json").write_bytes(msgspec.json.encode(result))
+    (folder / f"{file_name(result.contender)}.json").write_bytes(msgspec.json.encode(result))
+
+
+def file_name(contender: str) -> str:
+    """A contender's name without what file names can't have or people can't type."""
+    return "-".join(re.findall(r"\w+", contender))
 
 
 def _ratio(value: float, first: float) -> str:

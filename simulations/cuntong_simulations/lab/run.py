@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -70,12 +71,14 @@ def run(
     seed: int,
     say: Say,
     watch: Callable[[float, int, int], None],
+    logs: Path | None = None,
 ) -> Result:
     """Measure; needs a process that `namespaces.isolate` made.
 
     Args:
         say: Is told what is done now.
         watch: Is told (seconds since the publication, places that are done, places).
+        logs: A folder for what the programs in the places wrote, whatever becomes of the run.
 
     Raises:
         LabError: something didn't start, or ended.
@@ -92,6 +95,8 @@ def run(
         wires = Wires(topology)
         try:
             with contextlib.ExitStack() as stack:
+                if logs is not None:
+                    stack.callback(_keep_logs, folder / "places", logs)
                 stack.callback(contender.stop)
                 say(_("Starting them."))
                 contender.start(wires)
@@ -130,6 +135,13 @@ def run(
         proof=proof,
         kernel_drops=sum(drops.values()),
     )
+
+
+def _keep_logs(places: Path, logs: Path) -> None:
+    """Each place has one file of words, `log` or `cuntongd.log`."""
+    logs.mkdir(parents=True, exist_ok=True)
+    for log in (*places.glob("*/log"), *places.glob("*/*.log")):
+        shutil.copyfile(log, logs / f"{log.parent.name}.log")
 
 
 def _measure(
