@@ -22,6 +22,7 @@ class _Swarm(Processes):
     """A tracker at the source, and a torrent of the payload."""
 
     uses_tracker = True
+    is_private = False
 
     def start(self, wires: Wires) -> None:
         super().start(wires)
@@ -41,6 +42,7 @@ class _Swarm(Processes):
         made = lt.create_torrent(files, PIECE_BYTES, lt.create_torrent.v1_only)
         if self.uses_tracker:
             made.add_tracker(f"http://{self.address(self.topology.source)}:{TRACKER_PORT}/announce")
+        made.set_priv(self.is_private)
         lt.set_piece_hashes(made, str(content.parent))
         torrent = self.folder / "payload.torrent"
         torrent.write_bytes(lt.bencode(made.generate()))
@@ -120,10 +122,14 @@ class PlainTracker(_Swarm):
 
 
 class PlainNear(PlainTracker):
-    """libtorrent with its defaults; each place dials only its parent and its siblings."""
+    """libtorrent with its defaults; each place dials only its parent and its siblings.
+
+    The torrent is private: otherwise peers tell each other of all the others (BEP 11, 27).
+    """
 
     name = "libtorrent defaults, parent and siblings"
     uses_tracker = False
+    is_private = True
 
     def dialled(self, code: str) -> list[str]:
         children = {child.code for child in self.topology.children(code)}
