@@ -204,25 +204,26 @@ def _foreground(topology: Topology, recorder: Recorder, seen: Sequence[Seen]) ->
         by_place.setdefault(one.code, {}).setdefault(one.kind, []).append(one)
     found = []
     for code, kinds in sorted(by_place.items()):
-        end = recorder.done.get(code, recorder.ended)
+        begin, end = recorder.begun.get(code, start), recorder.done.get(code, recorder.ended)
         pages, pings = kinds.get("page", []), kinds.get("ping", [])
         bulk = kinds.get("bulk", [])
-        during = [one for one in pages if start <= one.at < end]
-        pinged = [one for one in pings if start <= one.at < end]
+        during = [one for one in pages if begin <= one.at < end]
+        pinged = [one for one in pings if begin <= one.at < end]
         moved = [one for one in bulk if start <= one.at < end]
         found.append(
             Foreground(
                 code=code,
+                begun_s=begin - start,
                 # A page that the publication overtakes belongs to neither side.
                 idle_page_s=spread([one.value for one in pages if one.at + one.value < start]),
                 page_s=spread([one.value for one in during]),
                 idle_rtt_ms=spread([one.value * 1000 for one in pings if one.at < start - 0.5]),
                 rtt_ms=spread([one.value * 1000 for one in pinged]),
                 idle_bulk_kbit_s=_rate(bulk, recorder.began, start),
-                bulk_kbit_s=_rate(bulk, start, end),
+                bulk_kbit_s=_rate(bulk, begin, end),
                 bytes_down=int(
-                    sum(PAGE_WIRE_BYTES for one in during if one.value >= 0)
-                    + PING_WIRE_BYTES * len(pinged)
+                    PAGE_WIRE_BYTES * sum(start <= one.at < end for one in pages if one.value >= 0)
+                    + PING_WIRE_BYTES * sum(start <= one.at < end for one in pings)
                     + sum(one.value for one in moved) * (1 + SEGMENT_HEADERS / SEGMENT_BYTES)
                 ),
                 pages=[(round(one.at - start, 2), round(one.value, 3)) for one in pages],

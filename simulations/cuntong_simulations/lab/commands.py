@@ -10,23 +10,28 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.console import Console
+from rich.table import Table
 
 from cuntong_daemon.i18n import _
 from cuntong_protocol.texts import N_
 
+from .compare import file_name, save, table
+from .contenders import CONTENDERS
 from .cuntong import Cuntong, Network
 from .errors import LabError
 from .namespaces import isolate
 from .proof import prove
 from .result import Check, Result
-from .run import run
+from .run import Contender, run
 from .scenario import BUILT_IN, Scenario, load_scenario
 from .summary import headline, problem_text
 from .topology import Topology, load_topology
 
 LINE_EVERY_S = 10.0
 """Between two lines where there is no terminal."""
-DRAW_EVERY_S = 0.5
+TABLE_COLUMNS = 130
+"""Where there is no terminal."""
 
 scenario_option = click.option(
     "--scenario",
@@ -39,7 +44,7 @@ out_option = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar=_("DIR"),
-    help=_("Write result.json and report.html there."),
+    help=_("Write results, the report and the programs' logs there."),
 )
 baseline_option = click.option(
     "--baseline",
@@ -89,12 +94,91 @@ def run_command(
     enter_laboratory()
     screen = Screen()
     result = run(
-        topology, scenario, Cuntong(build, screen.step), seed=seed, say=screen.say, watch=screen.watch
-    )  # fmt: skip
+        topology,
+        scenario,
+        Cuntong(build, screen.step),
+        seed=seed,
+        say=screen.say,
+        watch=screen.watch,
+        logs=None if out is None else out / "logs",
+    )
     screen.clear()
     show(result)
     if out is not None:
         write(result, out)
+
+
+@lab.command(
+    name="compare",
+    help=_("Measure Cuntong and then other programs in the same way, and print the ratios.")
+    + "\n\n"
+    + _("Nothing is installed; programs that aren't there are named and left out."),
+)
+@click.argument("topology_file", metavar="TOPOLOGY", type=click.Path(path_type=Path))
+@click.option(
+    "--contender",
+    "names",
+    multiple=True,
+    type=click.Choice(list(CONTENDERS)),
+    metavar=_("NAME"),
+    help=_("Again for each; all if not given: {known}", known=", ".join(CONTENDERS)),
+)
+@scenario_option
+@out_option
+@baseline_option
+@seed_option
+@click.pass_obj
+def compare_command(
+    build: Callable[..., Network],
+    topology_file: Path,
+    names: tuple[str, ...],
+    scenario_name: str,
+    out: Path | None,
+    baseline: float | None,
+    seed: int,
+) -> None:
+    topology, scenario = read_plan(topology_file, scenario_name, baseline)
+    enter_laboratory()
+    screen = Screen()
+    contenders: list[Contender] = [Cuntong(build, screen.step)]
+    for kind in (CONTENDERS[name] for name in names or CONTENDERS):
+        if missing := kind.missing():
+            click.echo(
+                _(
+                    "{contender}: not installed: {programs}",
+                    contender=kind.name,
+                    programs=", ".join(missing),
+                ),
+                err=True,
+            )
+        else:
+            contenders.append(kind())
+    results = []
+    for contender in contenders:
+        screen.say(f"== {contender.name}")
+        try:
+            result = run(
+                topology,
+                scenario,
+                contender,
+                seed=seed,
+                say=screen.say,
+                watch=screen.watch,
+                logs=None if out is None else out / "logs" / file_name(contender.name),
+            )
+        except LabError as error:
+            click.echo(f"! {contender.name}: {error}", err=True)
+            continue
+        screen.clear()
+        show(result)
+        results.append(result)
+        if out is not None:
+            save(result, out)
+    if results:
+        click.echo(
+            _("Ratios are to {name}; round trips and pages: p50 / p95.", name=results[0].contender)
+        )
+        screen.print(table(results))
 
 
 @lab.command(name="prove", help=_("Let the link emulator prove its rate, delay and loss."))
@@ -160,7 +244,7 @@ def write(result: Result, out: Path) -> None:
     from .report import render
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    (out / "result.json").write_bytes(msgspec.json.encode(result))
     page = out / "report.html"
     page.write_text(render(result), encoding="utf-8")
     click.echo(_("Report: {file}", file=str(page)))
@@ -213,6 +297,11 @@ class Screen:
                 places=places,
             )
         )
+
+    def print(self, found: Table) -> None:
+        """A table, never narrower than it has to be to be read."""
+        width = None if self._is_terminal else TABLE_COLUMNS
+        Console(highlight=False, width=width).print(found)
 
     def clear(self) -> None:
         if self._is_terminal:

@@ -1,7 +1,7 @@
 """The emulator: a process that reads packets from TUN devices and writes them where and when the links say.
 
 Started as `python -m cuntong_simulations.lab.emulator` with the devices' file descriptors. Over its standard
-input it gets one JSON object a line: first a `Plan`, then `Change`s. Over its standard output it tells, once
+input it gets one JSON object a line: first a `Plan`, then `Command`s. Over its standard output it tells, once
 a second and when its input ends, a `Sample`. Its clock is CLOCK_MONOTONIC, which all processes share.
 
 The loop has no sleeps to add up: it always waits for the earliest due time of the model, and what it does
@@ -21,7 +21,7 @@ from random import Random
 
 import msgspec
 
-from .links import Fabric, LinkDirection, Packet, Path, percentile_ms
+from .links import BINS, Fabric, LinkDirection, Packet, Path, percentile_ms
 
 REAL_TIME_PRIORITY = 50
 READS_IN_A_ROW = 32
@@ -68,13 +68,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ends: list[End]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Something about one direction becomes different now."""
 
     index: int
     rate_bit_s: float | None = None
     loss: float | None = None
     is_down: bool | None = None
+
+
+class Restart(msgspec.Struct, frozen=True, tag=True):
+    """What is counted about delays and lateness begins anew: a measurement starts."""
+
+
+Command = Change | Restart
 
 
 class DirectionSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +96,7 @@ class DirectionSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lateness(msgspec.Struct, frozen=True, kw_only=True):
-    """How much later than it should have been a packet was written."""
+    """How much later than it should have been a packet was written, since the last `Restart`."""
 
     p50_ms: float = 0.0
     p99_ms: float = 0.0
@@ -98,7 +105,8 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What the emulator tells. `waits` (in the last sample only): histograms by direction."""
+    """What the emulator tells. `waits` (in the last sample only): histograms by direction
+    since the last `Restart`."""
 
     at: float
     directions: list[DirectionSample]
@@ -177,7 +185,7 @@ class Emulator:
                     return
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
-                    self._change(clock(), msgspec.json.decode(line, type=Change))
+                    self._obey(clock(), msgspec.json.decode(line, type=Command))
 
     def _read(self, device: int) -> None:
         routes, send = self._routes[device], self._fabric.send
@@ -204,14 +212,20 @@ class Emulator:
         with contextlib.suppress(OSError):
             os.write(self._device_of[path[-1]], packet)
 
-    def _change(self, now: float, change: Change) -> None:
-        self._fabric.change(
-            now,
-            change.index,
-            rate_bit_s=change.rate_bit_s,
-            loss=change.loss,
-            is_down=change.is_down,
-        )
+    def _obey(self, now: float, command: Command) -> None:
+        if isinstance(command, Change):
+            self._fabric.change(
+                now,
+                command.index,
+                rate_bit_s=command.rate_bit_s,
+                loss=command.loss,
+                is_down=command.is_down,
+            )
+            return
+        for link in self._links:
+            link.histogram = [0] * BINS
+        self._late = [0] * LATE_BINS
+        self._latest_s = 0.0
 
     def _tell(self, now: float, *, is_last: bool = False) -> None:
         samples = []

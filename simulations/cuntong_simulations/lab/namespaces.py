@@ -13,6 +13,7 @@ import fcntl
 import ipaddress
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -45,6 +46,8 @@ def isolate(command: Sequence[str]) -> None:
         LabError: `lab.no-tool`, `lab.no-namespaces`, `lab.no-tun`: what is missing.
     """
     if os.environ.get(INSIDE):
+        # What is told to end cleans up first; the first process of a process namespace has no defaults.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return
     for tool in NEEDED:
         if shutil.which(tool) is None:
@@ -55,7 +58,7 @@ def isolate(command: Sequence[str]) -> None:
                 package="iproute2" if tool == "ip" else "util-linux",
             )
     _allow_cubic()
-    unshare = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    unshare = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child=TERM"]
     if os.geteuid() != 0:
         unshare += ["--user", "--map-root-user"]
     tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)

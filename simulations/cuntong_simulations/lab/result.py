@@ -97,14 +97,16 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Foreground(msgspec.Struct, frozen=True, kw_only=True):
-    """What the public at one place saw: before the publication, and until this place was done.
+    """What the public at one place saw: before the publication, and from this place's turn until it was done.
 
     Attributes:
+        begun_s: When its turn came, seconds since the publication.
         page_s: Seconds a page took; `rtt_ms` of pings; `bulk_kbit_s` of a download, by the second.
         pages: Each page: when it began (seconds since the publication) and what it took.
     """
 
     code: str
+    begun_s: float = 0.0
     idle_page_s: Spread = Spread()
     page_s: Spread = Spread()
     idle_rtt_ms: Spread = Spread()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -49,6 +50,9 @@ class Contender(Protocol):
     def publish(self, content: Path) -> int:
         """Begin; returns the bytes of the payload on the links. What follows is timed from the call."""
 
+    def has_begun(self, code: str) -> bool:
+        """Whether it is a place's turn: what its public sees counts from then on."""
+
     def is_done(self, code: str) -> bool:
         """Whether a place has all files."""
 
@@ -67,12 +71,14 @@ def run(
     seed: int,
     say: Say,
     watch: Callable[[float, int, int], None],
+    logs: Path | None = None,
 ) -> Result:
     """Measure; needs a process that `namespaces.isolate` made.
 
     Args:
         say: Is told what is done now.
         watch: Is told (seconds since the publication, places that are done, places).
+        logs: A folder for what the programs in the places wrote, whatever becomes of the run.
 
     Raises:
         LabError: something didn't start, or ended.
@@ -89,6 +95,8 @@ def run(
         wires = Wires(topology)
         try:
             with contextlib.ExitStack() as stack:
+                if logs is not None:
+                    stack.callback(_keep_logs, folder / "places", logs)
                 stack.callback(contender.stop)
                 say(_("Starting them."))
                 contender.start(wires)
@@ -129,6 +137,13 @@ def run(
     )
 
 
+def _keep_logs(places: Path, logs: Path) -> None:
+    """Each place has one file of words, `log` or `cuntongd.log`."""
+    logs.mkdir(parents=True, exist_ok=True)
+    for log in (*places.glob("*/log"), *places.glob("*/*.log")):
+        shutil.copyfile(log, logs / f"{log.parent.name}.log")
+
+
 def _measure(
     topology: Topology,
     scenario: Scenario,
@@ -144,6 +159,7 @@ def _measure(
     places = len(waiting)
     pids = contender.pids()
     before = {code: cost_of(pid) for code, pid in pids.items()}
+    wires.restart()
     recorder.published = started = time.monotonic()
     with busy_share() as busy:
         payload_bytes = contender.publish(content)
@@ -154,6 +170,9 @@ def _measure(
             now = time.monotonic()
             while changes and started + changes[0][0] <= now:
                 changes.pop(0)[1](wires)
+            for code in waiting:
+                if code not in recorder.begun and contender.has_begun(code):
+                    recorder.begun[code] = now
             for code in [code for code in waiting if contender.is_done(code)]:
                 waiting.remove(code)
                 recorder.done[code] = now

@@ -65,7 +65,7 @@ def pooled_pages(result: Result) -> tuple[list[float], list[float]]:
                 continue
             if at + seconds < 0:
                 idle.append(seconds)
-            elif at >= 0 and (end is None or at < end):
+            elif at >= place.begun_s and (end is None or at < end):
                 during.append(seconds)
     return idle, during
 
@@ -106,9 +106,9 @@ def _rtt_text(result: Result) -> str:
     p50, p95 = added_rtt_ms(result)
     idle = percentile([found.idle_rtt_ms.p50 for found in result.foreground], 0.5)
     return _(
-        "+{middle} / +{tail} ms over the idle {idle} ms",
-        middle=f"{p50:.0f}",
-        tail=f"{p95:.0f}",
+        "{middle} / {tail} ms over the idle {idle} ms",
+        middle=f"{p50:+.0f}",
+        tail=f"{p95:+.0f}",
         idle=f"{idle:.0f}",
     )
 

@@ -12,7 +12,7 @@ import msgspec
 
 from cuntong_protocol.texts import N_
 
-from .emulator import Change, DirectionPlan, End, Plan, Sample
+from .emulator import Change, Command, DirectionPlan, End, Plan, Restart, Sample
 from .errors import LabError
 from .namespaces import Namespace
 from .topology import Topology
@@ -63,6 +63,10 @@ class Wires:
             )
         )
 
+    def restart(self) -> None:
+        """Count delays and lateness anew from now on."""
+        self._say(Restart())
+
     def index(self, code: str, direction: Direction) -> int:
         """Where a direction stands in a sample."""
         return direction_index(self.topology, code, direction)
@@ -100,7 +104,7 @@ class Wires:
         for found in self.namespaces.values():
             found.close()
 
-    def _say(self, message: Plan | Change) -> None:
+    def _say(self, message: Plan | Command) -> None:
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe.
         try:
             self._process.stdin.write(msgspec.json.encode(message) + b"\n")
