@@ -37,6 +37,7 @@ from .centre import Centre
 from .clock import NodeClock
 from .config import Config, parse_address
 from .config_bandwidth import BYTES_PER_KBIT
+from .control.bandwidth_methods import BandwidthControl
 from .control.server import ControlServer
 from .link.parent import ParentLink
 from .link.parts import Parts
@@ -113,6 +114,7 @@ class Node:
             up_bytes_s=_up_cap(config),
             tier=self.code.tier,
         )
+        self.bandwidth: BandwidthControl | None = None
         self.neighbours = Neighbours(
             self.code,
             vpn_shape=config.node.vpn_shape,
