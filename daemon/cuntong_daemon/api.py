@@ -16,6 +16,7 @@ from cuntong_protocol.trust.custom import Listed
 
 from . import __version__
 from .catalogue import Event
+from .control.bandwidth_methods import bandwidth_methods, bandwidth_status
 from .control.catalogue_methods import catalogue_methods
 from .control.messages import (
     AuthorityStatus,
@@ -74,11 +75,15 @@ class Api:
             working=lambda: {item.id: item.state for item in node.replicator.items.values()},
             on_order=self._on_order,
         )
+        self._bandwidth: Mapping[str, Handler] = {}
+        if node.bandwidth is not None:
+            self._bandwidth = bandwidth_methods(node.bandwidth, now=node.clock.now)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
         return {
             **self._catalogue,
+            **self._bandwidth,
             "status": self._status,
             "why": self._why,
             "order": self._order,
@@ -144,6 +149,11 @@ class Api:
                 up_total=totals.up,
                 down_rate=totals.down_bytes_s,
                 up_rate=totals.up_bytes_s,
+            ),
+            bandwidth=(
+                None
+                if node.bandwidth is None
+                else bandwidth_status(node.bandwidth, node.clock.now())
             ),
             repairs=[_happening(event) for event in repairs],
             notices=[_happening(event) for event in notices],

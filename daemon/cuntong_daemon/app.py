@@ -39,6 +39,7 @@ from .centre import Centre
 from .clock import NodeClock
 from .config import Config, parse_address
 from .config_bandwidth import BYTES_PER_KBIT
+from .control.bandwidth_methods import BandwidthControl
 from .control.server import ControlServer
 from .link.parent import ParentLink
 from .link.parts import Parts
@@ -103,6 +104,7 @@ class Node:
             is_shared=config.bandwidth.shared,
             link_down_bytes_s=config.bandwidth.link_down_kbit_s * BYTES_PER_KBIT,
         )
+        self.bandwidth: BandwidthControl | None = None
         self.neighbours = Neighbours(
             self.code,
             vpn_shape=config.node.vpn_shape,

@@ -72,7 +72,7 @@ BANDWIDTH_REASONS: dict[str, str] = {
     "*.below": N_("{file}: {key} must be true or false."),
 }
 """What a key must be, by key or by its last word."""
-_DAYS: tuple[Day, ...] = get_args(Day)
+DAYS: tuple[Day, ...] = get_args(Day)
 _CLOCK = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", re.ASCII)
 
@@ -130,13 +130,13 @@ class WindowTable(_Table, frozen=True, kw_only=True):
         Raises:
             BadKey: a time isn't one, or both are the same.
         """
-        begins = _minute(self.begins)
+        begins = minute_of(self.begins)
         if begins is None or begins == DAY_MINUTES:
             raise BadKey(f"{key}.from", index)
-        ends = _minute(self.ends)
+        ends = minute_of(self.ends)
         if ends is None or ends == begins:
             raise BadKey(f"{key}.to", index)
-        days = frozenset(_DAYS.index(day) for day in self.days or _DAYS)
+        days = frozenset(DAYS.index(day) for day in self.days or DAYS)
         return Window(days, begins, ends or DAY_MINUTES, self.rule)
 
 
@@ -173,7 +173,7 @@ class HolidayTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return Holiday(
             self.first,
             last,
-            None if self.like is None else _DAYS.index(self.like),
+            None if self.like is None else DAYS.index(self.like),
             tuple(window for below, window in windows if below == is_below),
         )
 
@@ -271,7 +271,7 @@ class BandwidthSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         )
 
 
-def _minute(text: str) -> int | None:
+def minute_of(text: str) -> int | None:
     """Minutes after midnight of `08:00`; `24:00` is the last one."""
     match = _CLOCK.fullmatch(text)
     if match is None:

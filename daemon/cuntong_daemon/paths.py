@@ -23,6 +23,11 @@ class DataPaths:
         return self.root / "state.sqlite"
 
     @property
+    def limits(self) -> Path:
+        """What a person said by `cuntong limit` and `cuntong pause`."""
+        return self.root / "limits.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

@@ -29,7 +29,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         N_("Look and steer"),
         "cuntong_tools.operate.commands",
-        ("status", "catalogue", "order", "verify", "events"),
+        ("status", "catalogue", "order", "verify", "events", "limit", "pause", "resume"),
     ),
     (
         N_("Publish"),

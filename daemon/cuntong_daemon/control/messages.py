@@ -113,6 +113,86 @@ class SwarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     up_rate: int = 0
 
 
+RateKnown = Literal["configured", "measured", "assumed", "unknown"]
+"""How the rate of a link is known (SPEC 10.1)."""
+GovernorState = Literal["free", "held", "yielding", "recovering", "stalled", "off"]
+
+
+class ChildBandwidth(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be sent to one place below; `limit_kbit_s` 0 is no limit."""
+
+    code: str
+    limit_kbit_s: int = 0
+    reason: Sentence | None = None
+    is_paused: bool = False
+
+
+class SaidLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit or pause that a person said on this node, whether it holds now or not.
+
+    Attributes:
+        down_kbit_s: 0: not limited by this.
+        up_kbit_s: The same for sending.
+        is_paused: It is a pause.
+        until: Seconds since 1970; None: until it is taken back, or a weekly one.
+        days: Of a weekly one, on which it begins: `mon` to `sun`.
+        hours: Of a weekly one: `08:00-18:00`.
+    """
+
+    down_kbit_s: int = 0
+    up_kbit_s: int = 0
+    is_paused: bool = False
+    until: int | None = None
+    days: list[str] = []
+    hours: str = ""
+
+
+class BandwidthStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `bandwidth`, `limit`, `pause` and `resume`: what may be moved now, and why. 0: no limit, not known.
+
+    Attributes:
+        link_down_kbit_s: What the link carries.
+        link_down_how: How that is known.
+        link_down_reason: The same, for people.
+        limit_down_kbit_s: The limit in force; of a paused node, what will hold then.
+        limit_down_reason: Why it is that and not more.
+        is_paused: Nothing is moved, because somebody or a calendar said so.
+        until: When a pause ends, or else when limits or pause change next, seconds since 1970; None: not within two weeks.
+        down_kbit_s: What is moved now.
+        governor_state: `off` where the link isn't shared.
+        target_delay_ms: Of uTP; 0: TCP, or not known.
+        children: What may be sent to each place below.
+        contradiction: What should be looked at in config.toml.
+        time_zone: Of the node's calendar; people's times are shown by it.
+        said: What was said on this node by `cuntong limit` and `cuntong pause`.
+        problem: What is wrong with the file of that.
+    """
+
+    link_down_kbit_s: int = 0
+    link_down_how: RateKnown = "unknown"
+    link_down_reason: Sentence | None = None
+    link_up_kbit_s: int = 0
+    link_up_how: RateKnown = "unknown"
+    link_up_reason: Sentence | None = None
+    limit_down_kbit_s: int = 0
+    limit_down_reason: Sentence | None = None
+    limit_up_kbit_s: int = 0
+    limit_up_reason: Sentence | None = None
+    is_paused: bool = False
+    pause_reason: Sentence | None = None
+    until: int | None = None
+    down_kbit_s: int = 0
+    up_kbit_s: int = 0
+    governor_state: GovernorState = "off"
+    governor_reason: Sentence | None = None
+    target_delay_ms: int = 0
+    children: list[ChildBandwidth] = []
+    contradiction: Sentence | None = None
+    time_zone: str = ""
+    said: list[SaidLimit] = []
+    problem: Sentence | None = None
+
+
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened: a notice from above, a repair, an event. `at`: seconds since 1970."""
 
@@ -131,6 +211,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     children: list[ChildStatus] = []
     store: StoreStatus = StoreStatus()
     swarm: SwarmStatus = SwarmStatus()
+    bandwidth: BandwidthStatus | None = None
     repairs: list[Happening] = []
     notices: list[Happening] = []
     problems: list[Sentence] = []

@@ -134,7 +134,7 @@ class Limits:
         up: For sending.
         is_paused: Nothing may be moved.
         reason: Why it is paused, or why the tighter limit holds.
-        until: When limits or pause change next, UTC; None: not within `HORIZON_DAYS`.
+        until: When a pause ends, or else when limits or pause change next, UTC; None: not within `HORIZON_DAYS`.
     """
 
     down: Limit
@@ -201,7 +201,13 @@ def limits_at(now: datetime, calendars: Sequence[Calendar]) -> Limits:
 
 
 def _outcome(limits: Limits) -> tuple[int, int, bool]:
-    return limits.down.bytes_s, limits.up.bytes_s, limits.is_paused
+    if limits.is_paused:
+        return (
+            0,
+            0,
+            True,
+        )  # A pause lasts until it ends, whatever the limits behind it do meanwhile.
+    return limits.down.bytes_s, limits.up.bytes_s, False
 
 
 def _judge(now: datetime, calendars: Sequence[Calendar]) -> Limits:

@@ -1,4 +1,7 @@
-"""Look at a node and steer it: `status`, `catalogue`, `order`, `verify`, `events`. All ask the daemon."""
+"""Look at a node and steer it: `status`, `catalogue`, `order`, `verify`, `events`. All ask the daemon.
+
+`limit`, `pause` and `resume` are in `bandwidth`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from cuntong_protocol.texts import Sentence
 from cuntong_tools.client import bundle_argument, connect, data_option
 from cuntong_tools.output import console, print_json, progress_bar, say
 
-from . import views
+from . import bandwidth, views
 
 WATCH_INTERVAL_S = 1.0
 VERIFY_TIMEOUT_S = 600.0
@@ -229,4 +232,11 @@ def events(limit: int, paths: DataPaths, *, as_json: bool) -> None:
         click.echo(_("Nothing has happened yet."))
 
 
-commands: list[click.Command] = [status, catalogue, order, verify, events]
+commands: list[click.Command] = [
+    status,
+    catalogue,
+    order,
+    verify,
+    events,
+    *bandwidth.commands,
+]

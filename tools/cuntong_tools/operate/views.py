@@ -29,6 +29,9 @@ from cuntong_tools.output import (
     say,
 )
 
+from .bandwidth_views import bandwidth_problems, bandwidth_rows
+from .tables import pairs
+
 BAR_COLUMNS = 8
 MAX_SHOWN = 40
 """Bundles and children in one status; the rest is counted."""
@@ -102,9 +105,10 @@ _STATE_ORDER = (
 
 def status_view(status: Status) -> RenderableType:
     """All of a status: problems first, since they ask for something."""
-    parts: list[RenderableType] = [
-        Text(f"! {say(problem)}", "bold red") for problem in status.problems
-    ]
+    problems = list(status.problems)
+    if status.bandwidth is not None:
+        problems += bandwidth_problems(status.bandwidth)
+    parts: list[RenderableType] = [Text(f"! {say(problem)}", "bold red") for problem in problems]
     parts.append(_overview(status))
     if status.bundles:
         parts += [Text(""), _bundles(status.bundles)]
@@ -195,7 +199,7 @@ def detail_view(detail: Detail) -> RenderableType:
         (_("Reason"), say(detail.reason)),
         (_("Infohash"), detail.infohash),
     ]
-    return _pairs([(name, Text(value)) for name, value in rows if value])
+    return pairs([(name, Text(value)) for name, value in rows if value])
 
 
 def events_view(happenings: Sequence[Happening]) -> RenderableType:
@@ -244,7 +248,9 @@ def _overview(status: Status) -> RenderableType:
         up_rate=format_rate(swarm.up_rate),
     )
     rows.append((_("Traffic"), Text(traffic)))
-    return _pairs(rows)
+    if status.bandwidth is not None:
+        rows += bandwidth_rows(status.bandwidth)
+    return pairs(rows)
 
 
 def _authority(authority: AuthorityStatus) -> Text:
@@ -329,15 +335,6 @@ def _state(state: str, names: dict[str, str]) -> Text:
 
 def _table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=False)
-
-
-def _pairs(rows: Sequence[tuple[str, Text]]) -> Table:
-    table = Table.grid(padding=(0, 2), expand=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
 
 
 def _dict(value: object) -> dict[str, object]:
