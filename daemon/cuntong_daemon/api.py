@@ -75,9 +75,7 @@ class Api:
             working=lambda: {item.id: item.state for item in node.replicator.items.values()},
             on_order=self._on_order,
         )
-        self._bandwidth: Mapping[str, Handler] = {}
-        if node.bandwidth is not None:
-            self._bandwidth = bandwidth_methods(node.bandwidth, now=node.clock.now)
+        self._bandwidth = bandwidth_methods(node.bandwidth, now=node.clock.now)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -150,11 +148,7 @@ class Api:
                 down_rate=totals.down_bytes_s,
                 up_rate=totals.up_bytes_s,
             ),
-            bandwidth=(
-                None
-                if node.bandwidth is None
-                else bandwidth_status(node.bandwidth, node.clock.now())
-            ),
+            bandwidth=bandwidth_status(node.bandwidth, node.clock.now()),
             repairs=[_happening(event) for event in repairs],
             notices=[_happening(event) for event in notices],
             problems=problems,

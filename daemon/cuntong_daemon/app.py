@@ -39,7 +39,6 @@ from .centre import Centre
 from .clock import NodeClock
 from .config import Config, parse_address
 from .config_bandwidth import BYTES_PER_KBIT
-from .control.bandwidth_methods import BandwidthControl
 from .control.server import ControlServer
 from .link.parent import ParentLink
 from .link.parts import Parts
@@ -55,6 +54,7 @@ from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .place import check_place
 from .replicator import Replicator
+from .said import PersonsLimits
 from .services import running
 from .store.errors import StoreError, database_error
 from .store.library import Library
@@ -104,7 +104,6 @@ class Node:
             is_shared=config.bandwidth.shared,
             link_down_bytes_s=config.bandwidth.link_down_kbit_s * BYTES_PER_KBIT,
         )
-        self.bandwidth: BandwidthControl | None = None
         self.neighbours = Neighbours(
             self.code,
             vpn_shape=config.node.vpn_shape,
@@ -139,6 +138,7 @@ class Node:
             clock=self.clock,
             engine=self.engine,
             neighbours=self.neighbours,
+            person=PersonsLimits(paths, config.bandwidth.zone),
         )
         self.tls_contexts: list[ssl.SSLContext] = []
         self.certificate_ends: datetime | None = None

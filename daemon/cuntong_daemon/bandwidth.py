@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 import trio
 
@@ -21,17 +20,18 @@ from cuntong_protocol.texts import N_, sentence
 from .clock import NodeClock
 from .config import Config
 from .config_bandwidth import BYTES_PER_KBIT
+from .control.messages import BandwidthStatus, ChildBandwidth, RateKnown
 from .link.session import LinkSession
 from .logs import get_logger
 from .neighbours import Neighbours
 from .policy.calendar import Calendar, Limit, Limits, Rule, Source, limits_at, said
 from .policy.caps import Caps, child_cap, session_caps
-from .policy.link_rate import Estimate, Interval, LinkRate
+from .policy.link_rate import Estimate, How, Interval, LinkRate
 from .policy.ramp import ramp
 from .policy.target_delay import TargetDelay, target_delay
 from .policy.uplink import Receiver, Scarcity, uplink_scarcity
+from .said import PersonsLimits
 from .swarm.engine import SwarmEngine
-from .swarm.relay import RelayStatus
 
 log = get_logger("bandwidth")
 
@@ -43,14 +43,6 @@ SAY_CHANGE = 0.1
 """A neighbour is told when what it should know has changed by more than this."""
 BUSY_SHARE = 0.9
 """Of a limit: then it holds the transfer back."""
-
-
-class Person(Protocol):
-    """What a person said by `cuntong limit` and `cuntong pause`."""
-
-    def calendar(self, now: datetime) -> Calendar:
-        """It, as a calendar."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +80,7 @@ class Bandwidth:
         clock: NodeClock,
         engine: SwarmEngine,
         neighbours: Neighbours,
-        person: Person | None = None,
+        person: PersonsLimits,
     ) -> None:
         self._section = config.bandwidth
         self._vpn_shape = config.node.vpn_shape
@@ -130,15 +122,44 @@ class Bandwidth:
         """What it carries the other way."""
         return self._up_rate.estimate(trio.current_time())
 
-    @property
-    def moved(self) -> tuple[int, int]:
-        """Bytes/s on the wire over the last second, down and up."""
-        return self._rates
-
-    @property
-    def relay(self) -> RelayStatus | None:
-        """What the relay of a shared link sees."""
-        return self._engine.relay
+    def status(self) -> BandwidthStatus:
+        """What holds now, judged anew."""
+        now, wall = trio.current_time(), self._clock.now()
+        self._judge(wall, now)
+        limits, relay = self.limits, self._engine.relay
+        down, up = self.down, self.up
+        caps = session_caps(limits, is_shared=self._section.shared, link_up_bytes_s=up.bytes_s)
+        return BandwidthStatus(
+            link_down_kbit_s=down.bytes_s // BYTES_PER_KBIT,
+            link_down_how=_known(down),
+            link_down_reason=down.reason,
+            link_up_kbit_s=up.bytes_s // BYTES_PER_KBIT,
+            link_up_how=_known(up),
+            link_up_reason=up.reason,
+            limit_down_kbit_s=caps.down.bytes_s // BYTES_PER_KBIT,
+            limit_down_reason=caps.down.reason if caps.down.bytes_s else None,
+            limit_up_kbit_s=caps.up.bytes_s // BYTES_PER_KBIT,
+            limit_up_reason=caps.up.reason if caps.up.bytes_s else None,
+            is_paused=limits.is_paused,
+            pause_reason=limits.reason if limits.is_paused else None,
+            until=int(limits.until.timestamp()) if limits.until is not None else None,
+            down_kbit_s=self._rates[0] // BYTES_PER_KBIT,
+            up_kbit_s=self._rates[1] // BYTES_PER_KBIT,
+            governor_state=relay.state.value if relay is not None else "off",
+            governor_reason=relay.reason if relay is not None else None,
+            target_delay_ms=self.target.ms,
+            children=[
+                ChildBandwidth(
+                    code=child.code,
+                    limit_kbit_s=child.cap.bytes_s // BYTES_PER_KBIT,
+                    reason=child.cap.reason,
+                    is_paused=child.is_paused,
+                )
+                for child in self.children
+                if child.cap.bytes_s or child.is_paused
+            ],
+            contradiction=down.contradiction or up.contradiction,
+        )
 
     # What others tell.
 
@@ -237,9 +258,7 @@ class Bandwidth:
         return step.limit_bytes_s
 
     def _judge(self, wall: datetime, now: float) -> None:
-        calendars = [self._own]
-        if self.person is not None:
-            calendars.append(self.person.calendar(wall))
+        calendars = [self._own, *self.person.calendars(wall)]
         if self._parent is not None and self._parent[1].holds(now):
             calendars.append(_calendar(self._parent[1], wall, now))
         self.limits = limits_at(wall, calendars)
@@ -344,6 +363,12 @@ class Bandwidth:
         if session.is_open and (before is None or _is_news(before, message)):
             self._said[session] = message
             session.say_bandwidth(message)
+
+
+def _known(estimate: Estimate) -> RateKnown:
+    if estimate.how is How.UNKNOWN:
+        return "assumed" if estimate.bytes_s else "unknown"
+    return "configured" if estimate.how is How.CONFIGURED else "measured"
 
 
 def _calendar(heard: _Heard, wall: datetime, now: float) -> Calendar:
