@@ -81,8 +81,10 @@ async def test_no_packet_leaves_the_configured_ranges(tmp_path: Path, tier: Tier
             assert second.status["done"] > 0
     for name, own in (("idle.log", "127.0.75.1"), ("busy.log", "127.0.75.2")):
         log = tmp_path / name
-        assert addresses(log, "bind") == {own}
-        sent = addresses(log, "connect|sendto|sendmsg|sendmmsg")
+        # On a shared link libtorrent and the relay talk to each other on loopback (SPEC 10.8).
+        relayed = {"127.0.0.1"} if tier is Tier.VILLAGE else set()
+        assert addresses(log, "bind") == {own} | relayed
+        sent = addresses(log, "connect|sendto|sendmsg|sendmmsg") - relayed
         assert all(ipaddress.ip_address(address) in NETWORK for address in sent), sent
         if name == "busy.log":
             assert county.address[0] in sent

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import select
 import socket
 import threading
@@ -138,6 +139,8 @@ class Relay:
         self._poll = select.epoll()
         self._files: dict[int, tuple[socket.socket, _Peer | None]] = {}
         self._is_closing = False
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._bell, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     @property
@@ -193,18 +196,14 @@ class Relay:
         """Stop, and give everything back."""
         self._is_closing = True
         if self._thread.is_alive():
-            # A packet from ourselves wakes the thread.
-            with (
-                suppress(OSError),
-                socket.socket(self._doors[0].family, socket.SOCK_DGRAM) as waker,
-            ):
-                waker.sendto(b"", self._doors[0].getsockname())
+            os.eventfd_write(self._bell, 1)
             self._thread.join(2 * IDLE_POLL_S)
         for peer in self._peers.values():
             peer.inner.close()
         for door in self._doors:
             door.close()
         self._poll.close()
+        os.close(self._bell)
 
     def inside_of(self, outside: Address, *, is_closed: bool) -> Address | None:
         """What libtorrent is to dial for a peer outside; None when it can't be reached."""
