@@ -115,7 +115,7 @@ class SwarmStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 RateKnown = Literal["configured", "measured", "assumed", "unknown"]
 """How the rate of a link is known (SPEC 10.1)."""
-GovernorState = Literal["free", "held", "yielding", "recovering", "stalled", "off"]
+GovernorState = Literal["off", "free", "yielding", "learning"]
 
 
 class ChildBandwidth(msgspec.Struct, frozen=True, kw_only=True):

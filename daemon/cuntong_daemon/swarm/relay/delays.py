@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 BUCKET_S = 300.0
 """The base is the least of the last 5 to 10 minutes: longer than a film's trailer, shorter than clocks drift apart."""
+REMEMBERED_S = 1.0
+"""No modem queues for longer."""
 _UINT32 = 1 << 32
 _HALF = 1 << 31
 
@@ -34,6 +38,39 @@ class QueueingDelay:
             self._this = delay_us
         base = self._this if _before(self._this, self._before) else self._before
         return ((delay_us - base) % _UINT32) / 1_000_000
+
+
+class OwnArrivals:
+    """What of a queue was our own.
+
+    A packet that queued for a time had as many bytes before it as the link carries in that time. Those of our own have
+    arrived meanwhile; the rest is somebody else's.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: deque[tuple[float, int]] = deque()
+
+    def foreign_s(self, now: float, size: int, excess_s: float, link_bytes_s: int) -> float:
+        """How long others' packets held this one up, in seconds.
+
+        Args:
+            now: When it came, monotonic seconds.
+            size: Bytes on the wire.
+            excess_s: How long it queued.
+            link_bytes_s: What the link carries; 0 when unknown: then all of the queue counts as others'.
+        """
+        arrived = self._arrived
+        arrived.append((now, size))
+        while arrived[0][0] < now - REMEMBERED_S:
+            arrived.popleft()
+        if not link_bytes_s:
+            return excess_s
+        own = 0
+        for at, one in reversed(arrived):
+            if at < now - excess_s:
+                break
+            own += one
+        return max(0.0, excess_s - own / link_bytes_s)
 
 
 def _before(one: int, other: int) -> bool:

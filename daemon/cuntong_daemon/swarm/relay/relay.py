@@ -13,21 +13,22 @@ import ipaddress
 import os
 import select
 import socket
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cuntong_daemon.logs import get_logger
-from cuntong_daemon.policy.governor import GovernedLink, Governor, State
-from cuntong_daemon.policy.round_trips import Sample
+from cuntong_daemon.policy.governor import Governor, State
 from cuntong_daemon.swarm.events import SwarmError
 from cuntong_daemon.swarm.settings import LOWER_EFFORT, IPNetwork
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_, Sentence
 
-from .delays import QueueingDelay
+from .delays import OwnArrivals, QueueingDelay
 from .pacing import Pacer
 from .utp import IP_UDP_BYTES, Kind, delay_us, hold, kind_of, narrow_window
 
@@ -39,13 +40,23 @@ MAX_PEERS = 128
 MAX_PACKET = 2048
 AT_ONCE = 32
 """Packets read from one socket before the others have their turn."""
-WINDOW_S = 0.3
-"""Of the link's rate under way at most: a round trip of 100 ms, and 200 ms of acknowledgements that wait here."""
 MIN_WINDOW_BYTES = 6_000
-"""Four packets: a round trip may be longer than we think."""
+"""Four packets."""
+WAITING_S = 0.06
+"""Besides a round trip, so much may be under way: some acknowledgements have to wait here, or the pace isn't ours. But
+what is under way can come all at once after a silence, and goes on coming when we yield."""
+SILENT_PACKETS = 1.6
+"""When for so many packets' time nothing has come, what should have come waits behind somebody's page. Until it
+comes and tells, nothing more is asked for."""
+SILENT_S = 0.4
+"""For so long at most; the longest queue of a modem."""
+ASSUMED_TRIP_S = 0.1
+MAX_TRIP_S = 3.0
 RATE_S = 1.0
 """Over which what was moved is counted."""
 IDLE_POLL_S = 1.0
+STEP_S = 0.25
+"""The governor is asked at least so often while something waits."""
 
 Address = tuple[str, int]
 
@@ -90,7 +101,13 @@ class RelayStatus:
 
 @dataclass(slots=True, eq=False)
 class _Peer:
-    """One address outside. `unacknowledged`: bytes that came and that nothing we sent has acknowledged."""
+    """One address outside.
+
+    Attributes:
+        unacknowledged: Bytes that came and that nothing we sent has acknowledged.
+        dialled_at: When it was dialled and hasn't answered yet.
+        trip_s: How long its answer took then.
+    """
 
     outside: Address
     inner: socket.socket
@@ -98,6 +115,8 @@ class _Peer:
     heard_at: float
     delay: QueueingDelay = field(default_factory=QueueingDelay)
     unacknowledged: int = 0
+    dialled_at: float | None = None
+    trip_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -131,9 +150,11 @@ class Relay:
         self._status = RelayStatus()
         self._acks: Pacer[tuple[_Peer, bytearray]] = Pacer()
         self._data: Pacer[tuple[_Peer, bytearray]] = Pacer()
-        self._governor = Governor(GovernedLink())
-        self._samples: list[Sample] = []
+        self._governor = Governor()
         self._next_step = 0.0
+        self._heard_at = float("-inf")
+        self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
+        self._own = OwnArrivals()
         self._down, self._up = _Rate(), _Rate()
         self._lock = threading.Lock()  # Of `_peers`: dialling makes one, too.
         self._poll = select.epoll()
@@ -226,7 +247,8 @@ class Relay:
     def _run(self) -> None:
         while not self._is_closing:
             now = time.monotonic()
-            due = min(self._acks.due(), self._data.due(), now + IDLE_POLL_S)
+            acks_due = max(self._acks.due(), self._silent_until(now))
+            due = min(acks_due, self._data.due(), now + self._patience_s())
             for file, _ in self._poll.poll(max(0.0, due - now)):
                 found = self._files.get(file)
                 if found is None:
@@ -237,6 +259,9 @@ class Relay:
                 else:
                     self._read_inside(peer)
             self._release(time.monotonic())
+
+    def _patience_s(self) -> float:
+        return STEP_S if self._acks or self._data else IDLE_POLL_S
 
     def _read_outside(self, door: socket.socket) -> None:
         for _ in range(AT_ONCE):
@@ -255,6 +280,9 @@ class Relay:
                 except OSError:
                     continue
             peer.heard_at = now
+            if peer.dialled_at is not None:
+                trip_s = min(now - peer.dialled_at, MAX_TRIP_S)
+                peer.trip_s, peer.dialled_at = trip_s, None
             kind = kind_of(packet)
             if kind is Kind.DATA:
                 self._note_data(peer, packet, now)
@@ -263,26 +291,28 @@ class Relay:
 
     def _note_data(self, peer: _Peer, packet: bytes, now: float) -> None:
         size = len(packet) + IP_UDP_BYTES
+        self._heard_at = now
         peer.unacknowledged += size
         self._down.add(size, now)
-        excess = peer.delay.excess_s(now, delay_us(packet, int(now * 1_000_000)))
-        self._samples.append(Sample(now, excess, f"{peer.outside[0]}:{peer.outside[1]}"))
+        excess_s = peer.delay.excess_s(now, delay_us(packet, int(now * 1_000_000)))
+        self._queues.append(excess_s)
+        foreign_s = self._own.foreign_s(now, size, excess_s, self._governor.link_bytes_s)
+        self._governor.packet(now, size, foreign_s)
         self._govern(now)
 
     def _govern(self, now: float) -> None:
         order, governor = self._order, self._governor
+        governor.know(order.link_down_bytes_s)
         self._down.roll(now)
         self._up.roll(now)
-        governor.link = GovernedLink(order.link_down_bytes_s, OWN_QUEUE_S, 0)
-        decision = governor.step(now, self._samples, self._down.last or int(bool(self._samples)))
-        queue_s = self._samples[-1].delay_s if self._samples else self._status.queue_s
-        self._samples.clear()
-        most = int(order.link_down_bytes_s * LINK_SHARE)
+        queue_s = statistics.median(self._queues)
+        decision = governor.step(now, queue_s=queue_s, achieved_bytes_s=self._down.last)
+        most = int(decision.link_bytes_s * link_share(queue_s, governor.packet_s))
         rates = [rate for rate in (decision.rate_bytes_s, most, order.cap_down_bytes_s) if rate]
         rate = min(rates, default=None)
         self._acks.rate_bytes_s = rate
+        self._next_step = now + STEP_S
         self._data.rate_bytes_s = order.cap_up_bytes_s or None
-        self._next_step = now + RATE_S
         self._status = RelayStatus(
             self._down.last,
             self._up.last,
@@ -302,22 +332,30 @@ class Relay:
             now = time.monotonic()
             kind = kind_of(packet)
             cost, peer.unacknowledged = peer.unacknowledged, 0
-            if kind is not None:
-                window = self._acks.rate_bytes_s
-                if window is not None:
-                    narrow_window(packet, max(MIN_WINDOW_BYTES, int(self._full_rate() * WINDOW_S)))
+            if kind is not None and self._acks.rate_bytes_s is not None:
+                narrow_window(packet, self._window(peer))
             # Whatever is sent acknowledges what has come, requests as well as bare acknowledgements.
             self._acks.put((peer, packet), cost, now)
 
-    def _full_rate(self) -> float:
+    def _window(self, peer: _Peer) -> int:
+        """How much a peer may have under way."""
         order = self._order
-        rates = [order.link_down_bytes_s, order.cap_down_bytes_s]
-        return min((rate for rate in rates if rate), default=float("inf"))
+        rates = [self._governor.link_bytes_s, order.cap_down_bytes_s]
+        rate = min((rate for rate in rates if rate), default=0)
+        trip_s = ASSUMED_TRIP_S if peer.trip_s is None else peer.trip_s
+        return max(MIN_WINDOW_BYTES, int(rate * (trip_s + WAITING_S)))
+
+    def _silent_until(self, now: float) -> float:
+        """Until when nothing is acknowledged, because what is under way doesn't come."""
+        silent_s = now - self._heard_at
+        if SILENT_PACKETS * self._governor.packet_s < silent_s < SILENT_S:
+            return self._heard_at + SILENT_S
+        return float("-inf")
 
     def _release(self, now: float) -> None:
         if now >= self._next_step:
             self._govern(now)
-        while (taken := self._acks.take(now)) is not None:
+        while now >= self._silent_until(now) and (taken := self._acks.take(now)) is not None:
             (peer, packet), held_s = taken
             kind = kind_of(packet)
             if kind is not None:
@@ -333,6 +371,8 @@ class Relay:
 
     def _send(self, peer: _Peer, packet: bytearray, now: float) -> None:
         self._up.add(len(packet) + IP_UDP_BYTES, now)
+        if kind_of(packet) is Kind.SYN:
+            peer.dialled_at = now
         try:
             peer.door.sendto(packet, peer.outside)
         except OSError as error:
@@ -383,10 +423,19 @@ class Relay:
         return any(address in network for network in self._networks)
 
 
-OWN_QUEUE_S = 0.01
-"""What our own transfer queues on the link: paced a little below its rate, next to nothing."""
 LINK_SHARE = 0.99
 """Of the link's rate: all but what keeps a queue from building up."""
+DRAIN_PER_S = 0.5
+"""A queue of our own of 50 ms is drained in a second."""
+MAX_DRAIN = 0.1
+QUEUE_SAMPLES = 8
+"""Packets: a fifth of a second at 512 kbit/s."""
+
+
+def link_share(queue_s: float, packet_s: float) -> float:
+    """How much of the link to use, so that a queue that stands is drained: whoever comes next would wait behind it."""
+    standing_s = max(0.0, queue_s - packet_s * 1.1)
+    return LINK_SHARE - min(MAX_DRAIN, standing_s / DRAIN_PER_S)
 
 
 def _mark(door: socket.socket) -> None:
