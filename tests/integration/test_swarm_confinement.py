@@ -81,7 +81,7 @@ async def test_no_packet_leaves_the_configured_ranges(tmp_path: Path, tier: Tier
             assert second.status["done"] > 0
     for name, own in (("idle.log", "127.0.75.1"), ("busy.log", "127.0.75.2")):
         log = tmp_path / name
-        # On a shared link libtorrent and the relay talk to each other on loopback (SPEC 10.8).
+        # On a shared link libtorrent and the relay talk to each other on loopback (SPEC 10.9).
         relayed = {"127.0.0.1"} if tier is Tier.VILLAGE else set()
         assert addresses(log, "bind") == {own} | relayed
         sent = addresses(log, "connect|sendto|sendmsg|sendmmsg") - relayed

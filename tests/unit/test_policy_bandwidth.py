@@ -97,14 +97,9 @@ def test_a_centre_fills_its_own_fast_uplink() -> None:
     assert thin.up.bytes_s == 56_250
 
 
-def test_what_the_governor_leaves_is_a_cap_and_a_pause_stays_a_pause() -> None:
-    caps = session_caps(
-        limits_of(Rule(is_paused=True)),
-        is_shared=True,
-        link_up_bytes_s=0,
-        governed=Limit(3_200, WHY),
-    )
-    assert (caps.down.bytes_s, caps.is_paused) == (3_200, True)
+def test_a_pause_is_told_before_any_limit() -> None:
+    caps = session_caps(limits_of(Rule(is_paused=True)), is_shared=True, link_up_bytes_s=64_000)
+    assert caps.is_paused
     assert caps.reason.code == "limits.own-pause"
 
 

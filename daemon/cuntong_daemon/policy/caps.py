@@ -1,6 +1,6 @@
 """The caps that are set in the end, in each direction and for each child (SPEC 10.3).
 
-What the calendars allow, what the governor leaves and what keeps a link healthy are limits of one kind: the lowest
+What the calendars allow and what keeps a link healthy are limits of one kind: the lowest
 holds, and its reason is the one that is shown. 0 is no limit.
 """
 
@@ -44,7 +44,6 @@ def session_caps(
     *,
     is_shared: bool,
     link_up_bytes_s: int,
-    governed: Limit | None = None,
 ) -> Caps:
     """The session's caps.
 
@@ -52,7 +51,6 @@ def session_caps(
         limits: From the calendars.
         is_shared: Others use the link too.
         link_up_bytes_s: What the uplink carries, 0 when unknown. A shared or thin one isn't filled.
-        governed: What the governor leaves of the downlink; None when there is none.
     """
     ups = [limits.up]
     if link_up_bytes_s and (is_shared or link_up_bytes_s < THIN_BYTES_S):
@@ -62,7 +60,7 @@ def session_caps(
                 sentence("caps.uplink", N_("A full uplink would delay its own acknowledgements.")),
             )
         )
-    down, up = lowest([limits.down, *([governed] if governed else [])]), lowest(ups)
+    down, up = lowest([limits.down]), lowest(ups)
     tighter = lowest([down, up])
     return Caps(down, up, limits.is_paused, limits.reason if limits.is_paused else tighter.reason)
 
@@ -72,6 +70,6 @@ def child_cap(below: Limits, told: Limit | None) -> Limit:
 
     Args:
         below: What this place's calendars allow each place below; the direction is the child's, so `down` counts.
-        told: What the child asked for (its own limits, its governor); None when it said nothing.
+        told: What the child asked for; None when it said nothing.
     """
     return lowest([below.down, *([told] if told else [])])

@@ -2,9 +2,9 @@
 
 Every packet of ours tells how long others' packets held it up (`swarm.relay.delays`). So one is evidence enough:
 
-- **Yield.** Held up by others for longer than the jitter of an honest link: somebody's page. Our rate goes to nothing
-  at once, and after a second and a half, which most of a page takes, to a floor, so that packets go on telling; a bulk download by
-  the public gets the rest. When a packet comes through unhindered, and none was held up for a moment, all is as before.
+- **Yield.** Held up by others for longer than the jitter of an honest link: somebody's page. Our rate goes to a floor
+  at once, just enough that packets go on telling; a bulk download by the public gets the rest. When a packet comes
+  through unhindered, and none was held up for a moment, all is as before.
 - **Learn.** A link that has become slower looks the same: its packets take longer than its known rate explains. But
   then each return is followed by another yield within seconds. After three of these we stay for a while and see what
   comes: uTP alone gives way to others and gets next to nothing beside them, but all of a link that is only slow. What
@@ -29,11 +29,9 @@ JITTER_S = 0.03
 """Beyond queues: interleaving on copper, air time on radio, a busy PC."""
 HARD_PACKETS = 2
 """And two packets (47 ms at 512 kbit/s), which may be anything: a page's first burst is ten."""
-STOP_S = 1.5
-STOP_BYTES_S = 1
-"""Nothing; but a pause is something else."""
-FLOOR_SHARE = 0.08
-"""What is left to us after that: a packet every 0.3 s at 512 kbit/s tells when the others have gone."""
+FLOOR_SHARE = 0.06
+"""What is left to us: at 512 kbit/s a packet every 0.4 s, which tells when the others have gone. With less the sender
+takes our silence for loss (uTP's least time-out is 0.5 s), and needs a second to come back."""
 HOLD_S = 0.3
 """After the last packet that was held up: the gap between a page and its pictures."""
 SILENT_S = 3.0
@@ -159,7 +157,7 @@ class Governor:
             self._follow(now, queue_s, achieved_bytes_s)
         rate: int | None = None
         if self._state is State.YIELDING:
-            rate = STOP_BYTES_S if now - self._since < STOP_S else self.floor_bytes_s
+            rate = self.floor_bytes_s
         return Decision(rate, self.link_bytes_s, self._state, _REASONS[self._state])
 
     def _yield(self, now: float) -> None:

@@ -11,7 +11,9 @@ import libtorrent as lt
 
 from .settings import one_class_for_all
 
-MAX_CLASSES = 32
+MAX_CLASSES = 31
+"""Bit 31 doesn't get through the filter's signed numbers."""
+MAX_HOSTS = 27
 
 
 class PeerLimits:
@@ -33,8 +35,10 @@ class PeerLimits:
             return
         number = self._classes.get(host)
         if number is None:
+            if len(self._classes) >= MAX_HOSTS:
+                return
             number = self._session.create_peer_class(host)
-            if number >= MAX_CLASSES:
+            if number >= MAX_CLASSES:  # Every torrent that has a limit has a class, too.
                 self._session.delete_peer_class(number)
                 return
             self._classes[host] = number

@@ -1,4 +1,4 @@
-"""How long packets of one sender queue on the way (SPEC 10.8; the base delay is LEDBAT's, RFC 6817)."""
+"""How long packets of one sender queue on the way (SPEC 10.9; the base delay is LEDBAT's, RFC 6817)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a packet may leave (SPEC 10.8): sans-I/O, `now` is an argument.
+"""When a packet may leave (SPEC 10.9): sans-I/O, `now` is an argument.
 
 A sender of uTP sends on when what it sent is acknowledged. So who holds acknowledgements back decides how fast data
 comes, to the packet, without the sender's help and without a queue anywhere on the link: the data that isn't

@@ -1,4 +1,4 @@
-"""The sockets of the relay, and the thread that serves them (SPEC 10.8).
+"""The sockets of the relay, and the thread that serves them (SPEC 10.9).
 
 libtorrent listens on a loopback address; the node's own address belongs to the relay. Each peer outside has a socket
 inside, so that libtorrent tells them apart by port. What comes in goes on at once, after a look at how long it was
