@@ -32,8 +32,6 @@ CONNECT_TIMEOUT_S = 5
 UTP_RESENDS = 3
 """libtorrent's own. It begins with half a second: with 1, a packet that is lost twice ended the connection for the
 sender after a second, and the receiver waited 9 s for nothing."""
-REQUEST_QUEUE_S = 1
-"""How much is asked for ahead on a shared link: several times what fits on it, and a third of the default."""
 RECEIVE_BUFFER_S = 0.25
 """Under a limit of our own the kernel's receive buffer fills up: megabytes that a crash loses, and that go on
 coming after a pause."""
@@ -111,7 +109,6 @@ def session_settings(
         "seeding_outgoing_connections": False,
         "min_reconnect_time": MIN_RECONNECT_S,
         "max_failcount": MAX_FAILCOUNT,
-        "request_queue_time": REQUEST_QUEUE_S if shared else 3,
         "peer_timeout": PEER_TIMEOUT_S,
         "peer_connect_timeout": CONNECT_TIMEOUT_S,
         "no_connect_privileged_ports": False,
