@@ -29,7 +29,7 @@ from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_, Sentence
 
 from .delays import OwnArrivals, QueueingDelay
-from .pacing import Pacer
+from .pacing import MAX_WAITING, Pacer
 from .utp import IP_UDP_BYTES, Kind, delay_us, hold, kind_of, narrow_window
 
 log = get_logger("relay")
@@ -45,11 +45,17 @@ MIN_WINDOW_BYTES = 6_000
 WAITING_S = 0.06
 """Besides a round trip, so much may be under way: some acknowledgements have to wait here, or the pace isn't ours. But
 what is under way can come all at once after a silence, and goes on coming when we yield."""
-SILENT_PACKETS = 1.6
-"""When for so many packets' time nothing has come, what should have come waits behind somebody's page. Until it
+LATE_S = 0.01
+"""When what should have come by now is late by a packet's time and this, it waits behind somebody's page. Until it
 comes and tells, nothing more is asked for."""
 SILENT_S = 0.4
 """For so long at most; the longest queue of a modem."""
+WINDOW_STEP = 1500
+MOST_WAITING = 4
+MAX_EXTRA_S = 0.5
+"""A round trip may become longer: a centre that fills its own downlink gets our acknowledgements a quarter of a second
+later. While none wait here and less comes than could, more may be under way; when many wait, less, twice as fast."""
+STARVED_SHARE = 0.9
 ASSUMED_TRIP_S = 0.1
 MAX_TRIP_S = 3.0
 RATE_S = 1.0
@@ -148,11 +154,14 @@ class Relay:
         self._by_port: dict[int, Address] = {}
         self._order = Order()
         self._status = RelayStatus()
-        self._acks: Pacer[tuple[_Peer, bytearray]] = Pacer()
-        self._data: Pacer[tuple[_Peer, bytearray]] = Pacer()
+        self._acks: Pacer[tuple[_Peer, bytearray, int]] = Pacer()
+        self._data: Pacer[tuple[_Peer, bytearray, int]] = Pacer()
         self._governor = Governor()
         self._next_step = 0.0
         self._heard_at = float("-inf")
+        self._extra = 0
+        self._releases: deque[tuple[float, float]] = deque(maxlen=MAX_WAITING)
+        self._least_waiting = MAX_WAITING
         self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
         self._own = OwnArrivals()
         self._down, self._up = _Rate(), _Rate()
@@ -292,6 +301,7 @@ class Relay:
     def _note_data(self, peer: _Peer, packet: bytes, now: float) -> None:
         size = len(packet) + IP_UDP_BYTES
         self._heard_at = now
+        self._least_waiting = min(self._least_waiting, len(self._acks))
         peer.unacknowledged += size
         self._down.add(size, now)
         excess_s = peer.delay.excess_s(now, delay_us(packet, int(now * 1_000_000)))
@@ -311,7 +321,10 @@ class Relay:
         rates = [rate for rate in (decision.rate_bytes_s, most, order.cap_down_bytes_s) if rate]
         rate = min(rates, default=None)
         self._acks.rate_bytes_s = rate
-        self._next_step = now + STEP_S
+        if now >= self._next_step:
+            if decision.state is State.FREE:
+                self._fit_window(rate)
+            self._next_step = now + STEP_S
         self._data.rate_bytes_s = order.cap_up_bytes_s or None
         self._status = RelayStatus(
             self._down.last,
@@ -335,7 +348,7 @@ class Relay:
             if kind is not None and self._acks.rate_bytes_s is not None:
                 narrow_window(packet, self._window(peer))
             # Whatever is sent acknowledges what has come, requests as well as bare acknowledgements.
-            self._acks.put((peer, packet), cost, now)
+            self._acks.put((peer, packet, cost), cost, now)
 
     def _window(self, peer: _Peer) -> int:
         """How much a peer may have under way."""
@@ -343,29 +356,46 @@ class Relay:
         rates = [self._governor.link_bytes_s, order.cap_down_bytes_s]
         rate = min((rate for rate in rates if rate), default=0)
         trip_s = ASSUMED_TRIP_S if peer.trip_s is None else peer.trip_s
-        return max(MIN_WINDOW_BYTES, int(rate * (trip_s + WAITING_S)))
+        return max(MIN_WINDOW_BYTES, int(rate * (trip_s + WAITING_S))) + self._extra
+
+    def _fit_window(self, rate: int | None) -> None:
+        waiting, self._least_waiting = self._least_waiting, MAX_WAITING
+        if rate is None or waiting == MAX_WAITING:  # Unlimited, or nothing came.
+            return
+        if waiting > MOST_WAITING:
+            self._extra = max(0, self._extra - 2 * WINDOW_STEP)
+        elif not waiting and self._down.last < rate * STARVED_SHARE:
+            self._extra = min(int(rate * MAX_EXTRA_S), self._extra + WINDOW_STEP)
 
     def _silent_until(self, now: float) -> float:
         """Until when nothing is acknowledged, because what is under way doesn't come."""
-        silent_s = now - self._heard_at
-        if SILENT_PACKETS * self._governor.packet_s < silent_s < SILENT_S:
-            return self._heard_at + SILENT_S
-        return float("-inf")
+        releases = self._releases
+        while releases and releases[0][0] + releases[0][1] <= self._heard_at:
+            releases.popleft()  # What this asked for has come.
+        if not releases:
+            return float("-inf")
+        released_at, trip_s = releases[0]
+        late_at = released_at + trip_s + self._governor.packet_s + LATE_S
+        until = released_at + trip_s + SILENT_S
+        return until if late_at < now < until else float("-inf")
 
     def _release(self, now: float) -> None:
         if now >= self._next_step:
             self._govern(now)
         while now >= self._silent_until(now) and (taken := self._acks.take(now)) is not None:
-            (peer, packet), held_s = taken
+            (peer, packet, cost), held_s = taken
+            if cost:
+                trip_s = ASSUMED_TRIP_S if peer.trip_s is None else peer.trip_s
+                self._releases.append((now, trip_s))
             kind = kind_of(packet)
             if kind is not None:
                 hold(packet, int(held_s * 1_000_000))
             if kind is Kind.DATA:
-                self._data.put((peer, packet), len(packet) + IP_UDP_BYTES, now)
+                self._data.put((peer, packet, 0), len(packet) + IP_UDP_BYTES, now)
             else:
                 self._send(peer, packet, now)
         while (taken := self._data.take(now)) is not None:
-            (peer, packet), held_s = taken
+            (peer, packet, _), held_s = taken
             hold(packet, int(held_s * 1_000_000))
             self._send(peer, packet, now)
 
