@@ -1,0 +1,218 @@
+"""The bandwidth service between real policies and an engine and neighbours that only listen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+from trio.testing import MockClock
+
+from cuntong_daemon.bandwidth import Bandwidth
+from cuntong_daemon.clock import NodeClock
+from cuntong_daemon.config import parse_config
+from cuntong_daemon.paths import DataPaths
+from cuntong_daemon.policy.calendar import Rule
+from cuntong_daemon.said import PersonsLimits
+from cuntong_daemon.services import running
+from cuntong_daemon.swarm.events import Totals
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.link.messages import Bandwidth as Said
+from cuntong_protocol.link.states import Role
+
+VILLAGE = Division("441900003005")
+HEAD = '[node]\ncode = "441900003000"\n[bandwidth]\n'
+
+
+@dataclass
+class Engine:
+    """Remembers what it was told."""
+
+    totals: Totals = field(default_factory=Totals)
+    relay: Any = None
+    is_paused: bool = False
+    limits: tuple[int, int] = (0, 0)
+    link: int = 0
+    target_ms: int = 0
+    hosts: dict[str, int] = field(default_factory=dict)
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+
+    def set_limits(self, *, down_bytes_s: int, up_bytes_s: int) -> None:
+        self.limits = (down_bytes_s, up_bytes_s)
+
+    def set_link(self, *, down_bytes_s: int) -> None:
+        self.link = down_bytes_s
+
+    def set_target_delay(self, milliseconds: int) -> None:
+        self.target_ms = milliseconds
+
+    def limit_host(self, host: str, bytes_s: int | None) -> None:
+        if bytes_s is None:
+            self.hosts.pop(host, None)
+        else:
+            self.hosts[host] = bytes_s
+
+
+@dataclass(eq=False)
+class Session:
+    peer_role: Role
+    peer_code: Division = VILLAGE
+    peer_host: str = "10.0.0.5"
+    is_open: bool = True
+    said: list[Said] = field(default_factory=list)
+
+    def say_bandwidth(self, message: Said) -> None:
+        self.said.append(message)
+
+
+@dataclass
+class Child:
+    session: Session
+    wants: dict[bytes, object] = field(default_factory=dict)
+
+
+@dataclass
+class Neighbours:
+    parent: Session | None = None
+    children: dict[Division, Child] = field(default_factory=dict)
+    is_scarce: bool = False
+
+    def set_uplink_scarce(self, *, is_scarce: bool) -> None:
+        self.is_scarce = is_scarce
+
+
+@dataclass
+class Place:
+    service: Bandwidth
+    engine: Engine
+    around: Neighbours
+
+    async def settle(self, seconds: float = 3) -> None:
+        await trio.sleep(seconds)
+
+
+def place(tmp_path: Path, text: str) -> Place:
+    config = parse_config((HEAD + text).encode(), file="config.toml")
+    engine, around = Engine(), Neighbours()
+    service = Bandwidth(
+        config,
+        clock=NodeClock(),
+        engine=cast("Any", engine),
+        neighbours=cast("Any", around),
+        person=PersonsLimits(DataPaths(tmp_path), config.bandwidth.zone),
+    )
+    return Place(service, engine, around)
+
+
+def says(*, down: int = 0, link: int = 0, paused: bool = False, seconds: int = 0) -> Said:
+    return Said(link, link, down, 0, paused, seconds)
+
+
+async def test_a_person_s_pause_stops_the_engine_at_once_and_resume_goes_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = place(tmp_path, "")
+    async with running(made.service):
+        made.service.person.pause()
+        made.service.look()
+        await made.settle(0.5)
+        assert made.engine.is_paused
+        assert made.service.status().is_paused
+        made.service.person.resume(datetime.now(UTC))
+        made.service.look()
+        await made.settle(0.5)
+        assert not made.engine.is_paused
+
+
+async def test_what_the_parent_says_holds_for_its_seconds_and_not_longer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = place(tmp_path, "")
+    parent = Session(Role.PARENT, Division("441900000000"))
+    async with running(made.service):
+        made.around.parent = parent
+        made.service.on_parent(cast("Any", parent))
+        made.service.on_said(cast("Any", parent), says(down=20_000, seconds=60))
+        await made.settle()
+        assert made.engine.limits[0] == 20_000
+        await made.settle(100)
+        assert made.engine.limits[0] == 0
+
+
+async def test_a_parent_that_is_gone_says_nothing_any_more(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = place(tmp_path, "")
+    parent = Session(Role.PARENT, Division("441900000000"))
+    async with running(made.service):
+        made.around.parent = parent
+        made.service.on_said(cast("Any", parent), says(paused=True))
+        await made.settle()
+        assert made.engine.is_paused
+        made.around.parent = None
+        await made.settle()
+        assert not made.engine.is_paused
+
+
+async def test_the_parent_is_told_of_the_link_once_and_again_when_it_changes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = place(tmp_path, "link_down_kbit_s = 512\nlink_up_kbit_s = 128\ndown_kbit_s = 400\n")
+    parent = Session(Role.PARENT, Division("441900000000"))
+    async with running(made.service):
+        made.around.parent = parent
+        made.service.on_parent(cast("Any", parent))
+        await made.settle(10)
+        assert [(one.link_down_bytes_s, one.limit_down_bytes_s) for one in parent.said] == [
+            (64_000, 50_000)
+        ]
+        made.service.person.limit(Rule(down_bytes_s=10_000))
+        made.service.look()
+        await made.settle()
+        assert parent.said[-1].limit_down_bytes_s == 10_000
+
+
+async def test_a_child_s_own_limit_and_that_for_places_below_are_kept_for_its_address(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = place(tmp_path, "up_kbit_s_per_child = 400\n")
+    child = Session(Role.CHILD)
+    async with running(made.service):
+        made.around.children[VILLAGE] = Child(child)
+        made.service.on_child(cast("Any", child))
+        await made.settle()
+        assert made.engine.hosts == {"10.0.0.5": 50_000}
+        assert child.said[-1].limit_down_bytes_s == 50_000
+        made.service.on_said(cast("Any", child), says(down=8_000, link=64_000))
+        await made.settle()
+        assert made.engine.hosts == {"10.0.0.5": 8_000}
+        assert made.engine.target_ms == 40
+        assert [one.limit_kbit_s for one in made.service.status().children] == [64]
+        del made.around.children[VILLAGE]
+        await made.settle()
+        assert made.engine.hosts == {}
+
+
+async def test_a_thin_uplink_in_a_mesh_lets_villages_help_each_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = place(tmp_path, "link_up_kbit_s = 2000\nshared = false\n")
+    made.service._vpn_shape = "mesh"
+    async with running(made.service):
+        for number in range(20):
+            code = Division(f"4419000030{number + 10}")
+            session = Session(Role.CHILD, code, f"10.0.1.{number}")
+            made.around.children[code] = Child(session, {b"x" * 32: object()})
+            made.service.on_said(cast("Any", session), says(link=64_000))
+        await made.settle()
+        assert made.around.is_scarce
+        made.around.children.clear()
+        await made.settle()
+        assert not made.around.is_scarce
