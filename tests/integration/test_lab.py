@@ -98,7 +98,12 @@ def test_interrupted_laboratory_leaves_no_process_and_no_folder(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     (tmp_path / "small.toml").write_text(TOPOLOGY.format(network="10.0.0.0/24"))
-    process = lab("run", str(tmp_path / "small.toml"), temporary=tmp_path)
+    # Whoever is started in the background of a shell inherits that SIGINT is ignored; a terminal doesn't ignore it.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = lab("run", str(tmp_path / "small.toml"), temporary=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, ours)
     assert process.stdout is not None
     if "proves itself" not in process.stdout.readline():
         finish(process)
