@@ -246,7 +246,9 @@ class Bandwidth:
             self._step(self._set[0], caps.down.bytes_s, self._rates[0], elapsed_s),
             self._step(self._set[1], caps.up.bytes_s, self._rates[1], elapsed_s),
         )
-        self._engine.set_link(down_bytes_s=down.bytes_s)
+        # Where the rate is a guess, our own queue can't be told from others': then only uTP gives way.
+        known = down.bytes_s if down.how is How.CONFIGURED else 0
+        self._engine.set_link(down_bytes_s=known)
         self._engine.set_limits(down_bytes_s=self._set[0], up_bytes_s=self._set[1])
         self._look_after_children(now, up)
         self._tell(down, up)

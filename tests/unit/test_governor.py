@@ -111,11 +111,9 @@ def test_a_learnt_rate_follows_the_link_up_and_down() -> None:
     assert governor.link_bytes_s == LINK * 2
 
 
-def test_a_link_of_unknown_rate_yields_all_the_same_and_learns_nothing() -> None:
+def test_on_a_link_of_unknown_rate_only_utp_gives_way() -> None:
     governor = Governor()
-    now = 0.0
-    for _ in range(2 * ALARMS):
-        governor.packet(now, 1500, LOUD)
-        assert decide(governor, now).state is State.YIELDING
-        now = yield_and_return(governor, now)
-    assert decide(governor, now).link_bytes_s == 0
+    for number in range(100):
+        governor.packet(number * 0.05, 1500, LOUD)
+        assert decide(governor, number * 0.05).state is State.FREE
+    assert decide(governor, 6.0).link_bytes_s == 0

@@ -5,6 +5,7 @@ Every packet of ours tells how long others' packets held it up (`swarm.relay.del
 - **Yield.** Held up by others for longer than the jitter of an honest link: somebody's page. Our rate goes to a floor
   at once, just enough that packets go on telling; a bulk download by the public gets the rest. When a packet comes
   through unhindered, and none was held up for a moment, all is as before.
+- **Guess nothing.** Where the link's rate isn't known, our own queue can't be told from others'; uTP alone gives way.
 - **Learn.** A link that has become slower looks the same: its packets take longer than its known rate explains. But
   then each return is followed by another yield within seconds. After three of these we stay for a while and see what
   comes: uTP alone gives way to others and gets next to nothing beside them, but all of a link that is only slow. What
@@ -47,7 +48,7 @@ SHRINK_PER_S = 0.97
 QUEUE_PACKETS = 1.5
 """A standing queue of more: the learnt rate is too high."""
 LOAD = 0.9
-LONG_YIELD_S = 10.0
+LONG_YIELD_S = 2.0
 
 
 class State(enum.Enum):
@@ -134,6 +135,8 @@ class Governor:
         """
         self._heard_at = now
         self._arrived += size
+        if not self._known:
+            return
         if foreign_s > self.hard_s:
             self._loud_at = now
             if self._state is State.FREE:
@@ -162,7 +165,7 @@ class Governor:
 
     def _yield(self, now: float) -> None:
         is_slow = len(self._alarms) == ALARMS and now - self._alarms[0] < ALARMS_WITHIN_S
-        if is_slow and self._known:
+        if is_slow:
             self._alarms.clear()
             self._enter(State.LEARNING, now)
             return
