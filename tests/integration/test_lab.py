@@ -29,11 +29,11 @@ delay_ms = 5
 SCENARIO = """
 name = "small"
 pages = "all"
-page_every_s = 1.0
+page_every_s = 20.0
 baseline_s = 4.0
-limit_s = 60.0
+limit_s = 90.0
 [payload]
-random_mb = 0.5
+random_mb = 0.4
 files = 2
 [[events]]
 at_s = 1.0
@@ -41,7 +41,7 @@ nodes = "all"
 share = 0.5
 outage_s = 1.0
 """
-TOGETHER_S = 120.0
+TOGETHER_S = 180.0
 
 
 def lab(*arguments: str, temporary: Path | None = None) -> subprocess.Popen[str]:
