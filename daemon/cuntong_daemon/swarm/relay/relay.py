@@ -48,6 +48,8 @@ what is under way can come all at once after a silence, and goes on coming when 
 LATE_S = 0.01
 """When what should have come by now is late by a packet's time and this, it waits behind somebody's page. Until it
 comes and tells, nothing more is asked for."""
+UNANSWERED = 3
+"""Acknowledgements without an answer; fewer may not have let the sender send anything yet."""
 SILENT_S = 0.4
 """For so long at most; the longest queue of a modem."""
 WINDOW_STEP = 1500
@@ -372,7 +374,7 @@ class Relay:
         releases = self._releases
         while releases and releases[0][0] + releases[0][1] <= self._heard_at:
             releases.popleft()  # What this asked for has come.
-        if not releases:
+        if len(releases) < UNANSWERED or not self._order.link_down_bytes_s:
             return float("-inf")
         released_at, trip_s = releases[0]
         late_at = released_at + trip_s + self._governor.packet_s + LATE_S
