@@ -15,7 +15,8 @@ from cuntong_daemon.services import running
 from cuntong_daemon.store.torrents import payload_folder
 from cuntong_daemon.swarm.engine import SwarmEngine
 from cuntong_daemon.swarm.events import SwarmError, TorrentState
-from cuntong_daemon.swarm.relay import INSIDE, Relay
+from cuntong_daemon.swarm.relay import INSIDE, Order, Relay
+from cuntong_daemon.swarm.relay.utp import Kind, acknowledged_by, kind_of
 from cuntong_protocol.divisions import Tier
 from tests.support.payloads import read_files, some_files, torrent_of, write_payload
 
@@ -97,6 +98,41 @@ def test_a_port_taken_is_told() -> None:
         with pytest.raises(SwarmError) as caught:
             made.open("127.0.82.1", (taken.getsockname()[1], 0), [(INSIDE, 9)] * 2)
         assert caught.value.code == "swarm.cannot-listen"
+
+
+def utp(kind: Kind, acknowledged: int, payload: bytes = b"") -> bytes:
+    header = bytes([kind << 4 | 1, 0]) + (77).to_bytes(2, "big")
+    return header + bytes(14) + acknowledged.to_bytes(2, "big") + payload
+
+
+def test_data_that_waits_for_the_uplink_is_not_dropped_for_an_old_acknowledgement() -> None:
+    """libtorrent drops data whose acknowledgement is more than 3 packets older than one before: requests were lost."""
+    with (
+        relay("127.0.85.1") as (made, ports, inside),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+    ):
+        made.set_order(Order(cap_up_bytes_s=5_000))
+        peer.bind(("127.0.85.2", 0))
+        peer.settimeout(5)
+        peer.sendto(b"hello", ("127.0.85.1", ports[0]))
+        _, sender = inside.recvfrom(2048)
+        while made.status.reason is None:  # The order is taken with the first look at the link.
+            peer.sendto(b"hello", ("127.0.85.1", ports[0]))
+            inside.recv(2048)
+        for _ in range(2):
+            inside.sendto(utp(Kind.DATA, 65_530, bytes(1000)), sender)
+        for number in range(65_531, 65_541):
+            inside.sendto(utp(Kind.STATE, number % 65_536), sender)
+        came = [peer.recv(2048) for _ in range(12)]
+        order = [kind_of(packet) for packet in came]
+        assert order[-1] is Kind.DATA, "the second piece of data waited for its turn"
+        assert [acknowledged_by(packet) for packet in came][-1] == 65_540 % 65_536
+        again = utp(Kind.SYN, 0)
+        inside.sendto(again[:2] + (76).to_bytes(2, "big") + again[4:], sender)
+        inside.sendto(utp(Kind.STATE, 65_000), sender)
+        assert [acknowledged_by(peer.recv(2048)) for _ in range(2)] == [0, 65_000], (
+            "a new connection"
+        )
 
 
 @pytest.mark.parametrize("host", ["127.0.83.1", "::1"])

@@ -13,6 +13,7 @@ from cuntong_daemon.swarm.relay.pacing import COARSENESS_S, MAX_WAITING, Pacer
 from cuntong_daemon.swarm.relay.relay import LINK_SHARE, MAX_DRAIN, link_share
 from cuntong_daemon.swarm.relay.utp import (
     Kind,
+    acknowledge,
     delay_us,
     hold,
     kind_of,
@@ -138,6 +139,36 @@ def test_headers_are_read_and_changed_in_place() -> None:
     narrow_window(made, 50_000)
     assert made[12:16] == (9_600).to_bytes(4, "big")
     assert len(made) == 20
+
+
+@given(st.integers(0, 65_535), st.integers(1, 40), st.sets(st.integers(2, 33)))
+def test_what_waited_acknowledges_no_less_than_what_overtook_it(
+    number: int, behind: int, also: set[int]
+) -> None:
+    """`also`: packets after `number` that have come, too, as the selective acknowledgement says."""
+    bits = sum(1 << (ahead - 2) for ahead in also)
+    made = packet(sent_us=0, window=0)
+    made[1] = 1
+    made[18:20] = number.to_bytes(2, "big")
+    made += bytes([0, 4]) + bits.to_bytes(4, "little") + b"data"
+    later = (number + behind) % 65_536
+    assert acknowledge(made, later) == later
+    assert made[18:20] == later.to_bytes(2, "big")
+    said = int.from_bytes(made[22:26], "little")
+    assert {ahead + 2 for ahead in range(32) if said >> ahead & 1} == {
+        ahead - behind for ahead in also if ahead - behind >= 2
+    }
+    assert made[26:] == b"data"
+    unchanged = bytes(made)
+    assert acknowledge(made, number) == later  # An older one takes nothing back.
+    assert made == unchanged
+
+
+@given(st.binary(min_size=20, max_size=60), st.integers(0, 65_535))
+def test_acknowledging_never_changes_a_packet_s_length(data: bytes, number: int) -> None:
+    made = bytearray(data)
+    acknowledge(made, number)
+    assert len(made) == len(data)
 
 
 @given(st.binary(max_size=60))

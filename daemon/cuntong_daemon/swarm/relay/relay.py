@@ -30,13 +30,25 @@ from cuntong_protocol.texts import N_, Sentence
 
 from .delays import OwnArrivals, QueueingDelay
 from .pacing import MAX_WAITING, Pacer
-from .utp import IP_UDP_BYTES, Kind, delay_us, hold, kind_of, narrow_window
+from .utp import (
+    IP_UDP_BYTES,
+    Kind,
+    acknowledge,
+    acknowledged_by,
+    connection_of,
+    delay_us,
+    hold,
+    kind_of,
+    narrow_window,
+)
 
 log = get_logger("relay")
 
 INSIDE = "127.0.0.1"
 MAX_PEERS = 128
 """Outside addresses; a village has a few. The one that was silent longest makes room."""
+MAX_CONNECTIONS = 64
+"""Of one peer: one for each bundle on its way."""
 MAX_PACKET = 2048
 AT_ONCE = 32
 """Packets read from one socket before the others have their turn."""
@@ -115,6 +127,7 @@ class _Peer:
         unacknowledged: Bytes that came and that nothing we sent has acknowledged.
         dialled_at: When it was dialled and hasn't answered yet.
         trip_s: How long its answer took then.
+        acknowledged: By connection, what it was last told to have come.
     """
 
     outside: Address
@@ -125,6 +138,19 @@ class _Peer:
     unacknowledged: int = 0
     dialled_at: float | None = None
     trip_s: float | None = None
+    acknowledged: dict[int, int] = field(default_factory=dict)
+
+    def acknowledge(self, packet: bytearray, kind: Kind) -> None:
+        """Data waits for the uplink, acknowledgements don't: it mustn't say less than they did."""
+        connection = connection_of(packet)
+        if kind is Kind.SYN:
+            self.acknowledged.pop((connection + 1) % 65_536, None)  # What it will have (BEP 29).
+            return
+        known = self.acknowledged.pop(connection, None)
+        number = acknowledged_by(packet) if known is None else acknowledge(packet, known)
+        if len(self.acknowledged) >= MAX_CONNECTIONS:
+            del self.acknowledged[next(iter(self.acknowledged))]
+        self.acknowledged[connection] = number
 
 
 @dataclass(slots=True)
@@ -297,6 +323,8 @@ class Relay:
             kind = kind_of(packet)
             if kind is Kind.DATA:
                 self._note_data(peer, packet, now)
+            elif kind is Kind.SYN:
+                peer.acknowledged.pop(connection_of(packet), None)
             with suppress(OSError):
                 peer.inner.sendto(packet, self._inside[door])
 
@@ -403,7 +431,10 @@ class Relay:
 
     def _send(self, peer: _Peer, packet: bytearray, now: float) -> None:
         self._up.add(len(packet) + IP_UDP_BYTES, now)
-        if kind_of(packet) is Kind.SYN:
+        kind = kind_of(packet)
+        if kind is not None:
+            peer.acknowledge(packet, kind)
+        if kind is Kind.SYN:
             peer.dialled_at = now
         try:
             peer.door.sendto(packet, peer.outside)

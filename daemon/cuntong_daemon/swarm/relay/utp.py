@@ -8,9 +8,14 @@ HEADER_BYTES = 20
 IP_UDP_BYTES = 28
 """IPv4 and UDP; what a packet has besides uTP."""
 VERSION = 1
+_EXTENSION = 1
+_CONNECTION = slice(2, 4)
 _TIMESTAMP = slice(4, 8)
 _WINDOW = slice(12, 16)
+_ACK = slice(18, 20)
 _UINT32 = 1 << 32
+_UINT16 = 1 << 16
+_SELECTIVE_ACK = 1
 
 
 class Kind(enum.IntEnum):
@@ -28,6 +33,35 @@ def kind_of(packet: bytes | bytearray) -> Kind | None:
     if len(packet) < HEADER_BYTES or packet[0] & 0x0F != VERSION or packet[0] >> 4 > Kind.SYN:
         return None
     return Kind(packet[0] >> 4)
+
+
+def connection_of(packet: bytes | bytearray) -> int:
+    """Whose packet it is, among those between the same addresses."""
+    return int.from_bytes(packet[_CONNECTION], "big")
+
+
+def acknowledged_by(packet: bytes | bytearray) -> int:
+    """The last packet in sequence that its sender has."""
+    return int.from_bytes(packet[_ACK], "big")
+
+
+def acknowledge(packet: bytearray, number: int) -> int:
+    """Let a packet that waited acknowledge what was acknowledged meanwhile, and return what it acknowledges.
+
+    libtorrent drops a packet, its data too, when what it acknowledges is more than three packets behind. The bits of a
+    selective acknowledgement move along: the first stands for the second packet after the number.
+    """
+    before = acknowledged_by(packet)
+    behind = (number - before) % _UINT16
+    if not 0 < behind < _UINT16 // 2:
+        return before
+    packet[_ACK] = number.to_bytes(2, "big")
+    if packet[_EXTENSION] == _SELECTIVE_ACK and len(packet) > HEADER_BYTES + 2:
+        first = HEADER_BYTES + 2
+        bits = slice(first, first + packet[first - 1])
+        length = len(packet[bits])
+        packet[bits] = (int.from_bytes(packet[bits], "little") >> behind).to_bytes(length, "little")
+    return number
 
 
 def timestamp_us(packet: bytes | bytearray) -> int:
