@@ -17,7 +17,7 @@ LINK = 64_000
 LOUD = 0.2
 
 
-def decide(governor: Governor, now: float, *, queue_s: float = 0.02, achieved: int = 0) -> Decision:
+def decide(governor: Governor, now: float, *, queue_s: float = 0.0, achieved: int = 0) -> Decision:
     return governor.step(now, queue_s=queue_s, achieved_bytes_s=achieved)
 
 
@@ -27,7 +27,7 @@ def test_one_packet_that_a_page_held_up_stops_us_at_once() -> None:
     assert decide(governor, 1.0).rate_bytes_s is None
     governor.packet(1.1, 1500, LOUD)
     found = decide(governor, 1.1)
-    assert (found.state, found.rate_bytes_s) == (State.YIELDING, int(LINK * FLOOR_SHARE))
+    assert (found.state, found.rate_bytes_s) == (State.YIELDING, 0)
 
 
 def test_a_single_packet_of_others_is_no_page() -> None:
@@ -36,7 +36,7 @@ def test_a_single_packet_of_others_is_no_page() -> None:
     assert decide(governor, 1.0).state is State.FREE
 
 
-def test_a_bulk_download_by_the_public_leaves_us_the_floor() -> None:
+def test_who_uses_the_link_for_long_leaves_us_the_floor() -> None:
     governor = Governor(LINK)
     now = 0.0
     while now < 300:
@@ -52,8 +52,8 @@ def test_after_the_page_all_is_as_before() -> None:
     governor.packet(1.0, 1500, LOUD)
     governor.packet(1.0 + HOLD_S / 2, 1500, 0.0)
     assert decide(governor, 1.0 + HOLD_S / 2).state is State.YIELDING
-    governor.packet(1.0 + HOLD_S, 1500, 0.0)
-    assert decide(governor, 1.0 + HOLD_S).rate_bytes_s is None
+    governor.packet(1.01 + HOLD_S, 1500, 0.0)
+    assert decide(governor, 1.01 + HOLD_S).rate_bytes_s is None
 
 
 def test_silence_is_not_waited_out_for_ever() -> None:
@@ -65,7 +65,7 @@ def test_silence_is_not_waited_out_for_ever() -> None:
 
 def yield_and_return(governor: Governor, now: float) -> float:
     governor.packet(now, 1500, LOUD)
-    governor.packet(now + HOLD_S, 1500, 0.0)
+    governor.packet(now + HOLD_S + 0.01, 1500, 0.0)
     return now + HOLD_S + 0.5
 
 
@@ -76,7 +76,7 @@ def test_a_link_that_became_slower_is_learnt() -> None:
         now = yield_and_return(governor, now)
     governor.packet(now, 1500, LOUD)
     assert decide(governor, now).state is State.LEARNING
-    end = now + LEARN_S
+    end = now + LEARN_S + 0.01
     while now < end:
         governor.packet(now, 1500, LOUD)
         now += 1500 / (LINK / 2)
@@ -92,7 +92,7 @@ def test_others_who_stay_are_not_taken_for_a_slow_link() -> None:
         now = yield_and_return(governor, now)
     governor.packet(now, 1500, LOUD)
     governor.packet(now + 1, 3000, LOUD)
-    found = decide(governor, now + LEARN_S)
+    found = decide(governor, now + LEARN_S + 0.01)
     assert (found.state, found.link_bytes_s) == (State.YIELDING, LINK)
 
 

@@ -9,15 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuntong_daemon.swarm.relay.delays import BUCKET_S, OwnArrivals, QueueingDelay
+from cuntong_daemon.swarm.relay.downlink import LINK_SHARE, MAX_DRAIN, link_share
 from cuntong_daemon.swarm.relay.pacing import COARSENESS_S, MAX_WAITING, Pacer
-from cuntong_daemon.swarm.relay.relay import LINK_SHARE, MAX_DRAIN, link_share
 from cuntong_daemon.swarm.relay.utp import (
+    SELECTIVE_ACK,
     Kind,
-    acknowledge,
+    acknowledged_by,
+    acknowledgement_of,
     delay_us,
+    has_selective_acknowledgement,
     hold,
     kind_of,
     narrow_window,
+    probe,
+    report_no_more,
+    reported_us,
+    set_acknowledged,
     timestamp_us,
 )
 
@@ -141,34 +148,55 @@ def test_headers_are_read_and_changed_in_place() -> None:
     assert len(made) == 20
 
 
-@given(st.integers(0, 65_535), st.integers(1, 40), st.sets(st.integers(2, 33)))
-def test_what_waited_acknowledges_no_less_than_what_overtook_it(
-    number: int, behind: int, also: set[int]
-) -> None:
-    """`also`: packets after `number` that have come, too, as the selective acknowledgement says."""
-    bits = sum(1 << (ahead - 2) for ahead in also)
-    made = packet(sent_us=0, window=0)
-    made[1] = 1
-    made[18:20] = number.to_bytes(2, "big")
-    made += bytes([0, 4]) + bits.to_bytes(4, "little") + b"data"
-    later = (number + behind) % 65_536
-    assert acknowledge(made, later) == later
-    assert made[18:20] == later.to_bytes(2, "big")
-    said = int.from_bytes(made[22:26], "little")
-    assert {ahead + 2 for ahead in range(32) if said >> ahead & 1} == {
-        ahead - behind for ahead in also if ahead - behind >= 2
-    }
-    assert made[26:] == b"data"
-    unchanged = bytes(made)
-    assert acknowledge(made, number) == later  # An older one takes nothing back.
-    assert made == unchanged
+def test_data_can_be_told_from_what_it_acknowledges() -> None:
+    made = packet(sent_us=7, window=9_000)
+    made[1] = SELECTIVE_ACK
+    made[18:20] = (500).to_bytes(2, "big")
+    made += bytes([0, 4, 1, 2, 3, 4]) + b"data"
+    state = acknowledgement_of(made)
+    assert kind_of(state) is Kind.STATE
+    assert acknowledged_by(state) == 500
+    assert has_selective_acknowledgement(state)
+    assert state[20:] == bytes([0, 4, 1, 2, 3, 4])
+    assert (timestamp_us(state), state[12:16]) == (7, made[12:16])
+    set_acknowledged(made, 499)
+    assert kind_of(made) is Kind.DATA
+    assert acknowledged_by(made) == 499
+    assert not has_selective_acknowledgement(made)
+    assert made[20:] == b"data"
 
 
 @given(st.binary(min_size=20, max_size=60), st.integers(0, 65_535))
-def test_acknowledging_never_changes_a_packet_s_length(data: bytes, number: int) -> None:
+def test_whatever_is_sent_inside_is_not_a_crash(data: bytes, number: int) -> None:
     made = bytearray(data)
-    acknowledge(made, number)
-    assert len(made) == len(data)
+    state = acknowledgement_of(made)
+    assert kind_of(state) is Kind.STATE
+    assert len(state) <= len(data)
+    set_acknowledged(made, number)
+    assert acknowledged_by(made) == number
+    assert data.endswith(bytes(made[20:]))
+
+
+def test_a_probe_is_a_byte_that_came_already_and_says_nothing_new() -> None:
+    made = probe(bytes(packet(sent_us=5, window=1)), 65_535, 300, 2**32 + 9, 6_000)
+    assert kind_of(made) is Kind.DATA
+    assert (int.from_bytes(made[16:18], "big"), acknowledged_by(made)) == (65_535, 300)
+    assert (timestamp_us(made), reported_us(made)) == (9, 0)
+    assert made[12:16] == (6_000).to_bytes(4, "big")
+    assert len(made) == 21
+
+
+def test_delays_are_reported_up_to_a_limit_however_the_clocks_stand() -> None:
+    for base in (0, 5, 2**32 - 100):
+        made = packet(sent_us=0, window=0)
+        made[8:12] = ((base + 300) % 2**32).to_bytes(4, "big")
+        report_no_more(made, base + 400)
+        assert reported_us(made) == (base + 300) % 2**32
+        report_no_more(made, base + 200)
+        assert reported_us(made) == (base + 200) % 2**32
+    made[8:12] = bytes(4)
+    report_no_more(made, 7)
+    assert reported_us(made) == 0, "no sample stays no sample"
 
 
 @given(st.binary(max_size=60))

@@ -2,9 +2,9 @@
 
 Every packet of ours tells how long others' packets held it up (`swarm.relay.delays`). So one is evidence enough:
 
-- **Yield.** Held up by others for longer than the jitter of an honest link: somebody's page. Our rate goes to a floor
-  at once, just enough that packets go on telling; a bulk download by the public gets the rest. When a packet comes
-  through unhindered, and none was held up for a moment, all is as before.
+- **Yield.** Held up by others for longer than the jitter of an honest link: somebody's page. We stop at once; probes of
+  a few bytes go on telling. When one comes through unhindered, and none was held up for a moment, all is as before. A
+  bulk download by the public gets all but a floor.
 - **Guess nothing.** Where the link's rate isn't known, our own queue can't be told from others'; uTP alone gives way.
 - **Learn.** A link that has become slower looks the same: its packets take longer than its known rate explains. But
   then each return is followed by another yield within seconds. After three of these we stay for a while and see what
@@ -30,11 +30,11 @@ JITTER_S = 0.03
 """Beyond queues: interleaving on copper, air time on radio, a busy PC."""
 HARD_PACKETS = 2
 """And two packets (47 ms at 512 kbit/s), which may be anything: a page's first burst is ten."""
+FLOOR_AFTER_S = 10.0
+"""A page is over by then. Whoever uses the link for longer leaves us a little, or nothing would ever come by day."""
 FLOOR_SHARE = 0.06
-"""What is left to us: at 512 kbit/s a packet every 0.4 s, which tells when the others have gone. With less the sender
-takes our silence for loss (uTP's least time-out is 0.5 s), and needs a second to come back."""
-HOLD_S = 0.3
-"""After the last packet that was held up: the gap between a page and its pictures."""
+HOLD_S = 0.1
+"""After the last packet that was held up: two probes that nobody held up."""
 SILENT_S = 3.0
 """Nothing of ours came for so long: what it would tell has to be asked for anew."""
 ALARMS = 3
@@ -45,7 +45,7 @@ LEAST_SHARE = 0.3
 """Less of the link's rate is what uTP gets beside others."""
 GROWTH_PER_S = 1.03
 SHRINK_PER_S = 0.97
-QUEUE_PACKETS = 1.5
+QUEUE_PACKETS = 0.75
 """A standing queue of more: the learnt rate is too high."""
 LOAD = 0.9
 LONG_YIELD_S = 2.0
@@ -64,7 +64,7 @@ class Decision:
     """What may be moved.
 
     Attributes:
-        rate_bytes_s: None for all that the link carries.
+        rate_bytes_s: None for all that the link carries, 0 for nothing.
         link_bytes_s: What it carries by now; 0: not known.
         state: For programs.
         reason: For people.
@@ -117,7 +117,7 @@ class Governor:
 
     @property
     def floor_bytes_s(self) -> int:
-        """What is left to us while others use the link."""
+        """What is left to us while others use the link for long."""
         return int((self.link_bytes_s or ASSUMED_LINK_BYTES_S) * FLOOR_SHARE)
 
     def know(self, link_bytes_s: int) -> None:
@@ -160,7 +160,7 @@ class Governor:
             self._follow(now, queue_s, achieved_bytes_s)
         rate: int | None = None
         if self._state is State.YIELDING:
-            rate = self.floor_bytes_s
+            rate = self.floor_bytes_s if now - self._since >= FLOOR_AFTER_S else 0
         return Decision(rate, self.link_bytes_s, self._state, _REASONS[self._state])
 
     def _yield(self, now: float) -> None:

@@ -22,12 +22,23 @@ class QueueingDelay:
         self._before: int | None = None
         self._since = 0.0
 
+    @property
+    def base_us(self) -> int | None:
+        """The least delay, modulo 2^32; None before the first packet."""
+        if self._this is None or self._before is None:
+            return None
+        return self._this if _before(self._this, self._before) else self._before
+
+    def forget(self) -> None:
+        """Begin anew: a clock was set."""
+        self._this = self._before = None
+
     def excess_s(self, now: float, delay_us: int) -> float:
         """How much longer than the least this packet took, in seconds.
 
         Args:
             now: Monotonic seconds.
-            delay_us: From `utp.delay_us`: of two clocks, modulo 2^32.
+            delay_us: From `utp.delay_us`, without the time that the packet itself takes: of two clocks, modulo 2^32.
         """
         if self._this is None or self._before is None:
             self._this = self._before = delay_us
@@ -36,8 +47,7 @@ class QueueingDelay:
             self._before, self._this, self._since = self._this, delay_us, now
         elif _before(delay_us, self._this):
             self._this = delay_us
-        base = self._this if _before(self._this, self._before) else self._before
-        return ((delay_us - base) % _UINT32) / 1_000_000
+        return ((delay_us - (self.base_us or 0)) % _UINT32) / 1_000_000
 
 
 class OwnArrivals:
@@ -56,21 +66,21 @@ class OwnArrivals:
         Args:
             now: When it came, monotonic seconds.
             size: Bytes on the wire.
-            excess_s: How long it queued.
+            excess_s: How long it queued, without the time that it took itself.
             link_bytes_s: What the link carries; 0 when unknown: then all of the queue counts as others'.
         """
         arrived = self._arrived
-        arrived.append((now, size))
-        while arrived[0][0] < now - REMEMBERED_S:
+        while arrived and arrived[0][0] < now - REMEMBERED_S:
             arrived.popleft()
-        if not link_bytes_s:
-            return excess_s
         own = 0
-        for at, one in reversed(arrived):
-            if at < now - excess_s:
-                break
-            own += one
-        return max(0.0, excess_s - own / link_bytes_s)
+        if link_bytes_s:
+            entered = now - excess_s - size / link_bytes_s
+            for at, one in reversed(arrived):
+                if at < entered:
+                    break
+                own += one
+        arrived.append((now, size))
+        return max(0.0, excess_s - own / link_bytes_s) if link_bytes_s else excess_s
 
 
 def _before(one: int, other: int) -> bool:

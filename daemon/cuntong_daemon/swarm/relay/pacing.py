@@ -29,7 +29,7 @@ class Pacer(Generic[T]):
     """One queue with one rate.
 
     Attributes:
-        rate_bytes_s: None for no limit. May be changed at any time, and holds for what waits already.
+        rate_bytes_s: None for no limit, 0 to hold all. May be changed at any time, and holds for what waits already.
         dropped: Packets that found the queue full.
     """
 
@@ -43,12 +43,22 @@ class Pacer(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, packet: T, cost: int, now: float) -> None:
-        """Let a packet wait for its turn. `cost`: bytes that it stands for; 0 goes as soon as it is first."""
+    def put(self, packet: T, cost: int, now: float) -> bool:
+        """Let a packet wait for its turn, unless too many do.
+
+        Args:
+            packet: Any.
+            cost: Bytes that it stands for; 0 goes as soon as it is first.
+            now: Seconds.
+
+        Returns:
+            Whether it waits.
+        """
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
-            return
+            return False
         self._waiting.append(_Waiting(packet, cost, now))
+        return True
 
     def due(self) -> float:
         """When the first packet may leave; infinity when none waits."""
@@ -56,6 +66,8 @@ class Pacer(Generic[T]):
             return float("inf")
         if self.rate_bytes_s is None or not self._waiting[0].cost:
             return float("-inf")
+        if not self.rate_bytes_s:
+            return float("inf")
         return self._left_at + self._left_cost / self.rate_bytes_s
 
     def take(self, now: float) -> tuple[T, float] | None:

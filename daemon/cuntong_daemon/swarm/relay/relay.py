@@ -13,33 +13,33 @@ import ipaddress
 import os
 import select
 import socket
-import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cuntong_daemon.logs import get_logger
-from cuntong_daemon.policy.governor import Governor, State
+from cuntong_daemon.policy.governor import State
 from cuntong_daemon.swarm.events import SwarmError
 from cuntong_daemon.swarm.settings import LOWER_EFFORT, IPNetwork
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_, Sentence
 
-from .delays import OwnArrivals, QueueingDelay
-from .pacing import MAX_WAITING, Pacer
+from .connections import Connection, Connections
+from .downlink import STEP_S, Downlink, Rate
+from .pacing import Pacer
 from .utp import (
+    HEADER_BYTES,
     IP_UDP_BYTES,
     Kind,
-    acknowledge,
     acknowledged_by,
-    connection_of,
-    delay_us,
+    acknowledgement_of,
+    has_selective_acknowledgement,
     hold,
     kind_of,
-    narrow_window,
+    set_acknowledged,
+    timestamp_us,
 )
 
 log = get_logger("relay")
@@ -47,37 +47,10 @@ log = get_logger("relay")
 INSIDE = "127.0.0.1"
 MAX_PEERS = 128
 """Outside addresses; a village has a few. The one that was silent longest makes room."""
-MAX_CONNECTIONS = 64
-"""Of one peer: one for each bundle on its way."""
 MAX_PACKET = 2048
 AT_ONCE = 32
 """Packets read from one socket before the others have their turn."""
-MIN_WINDOW_BYTES = 6_000
-"""Four packets."""
-WAITING_S = 0.06
-"""Besides a round trip, so much may be under way: some acknowledgements have to wait here, or the pace isn't ours. But
-what is under way can come all at once after a silence, and goes on coming when we yield."""
-LATE_S = 0.01
-"""When what should have come by now is late by a packet's time and this, it waits behind somebody's page. Until it
-comes and tells, nothing more is asked for."""
-UNANSWERED = 3
-"""Acknowledgements without an answer; fewer may not have let the sender send anything yet."""
-SILENT_S = 0.4
-"""For so long at most; the longest queue of a modem."""
-WINDOW_STEP = 1500
-MOST_WAITING = 4
-MAX_EXTRA_S = 0.5
-"""A round trip may become longer: a centre that fills its own downlink gets our acknowledgements a quarter of a second
-later. While none wait here and less comes than could, more may be under way; when many wait, less, twice as fast."""
-STARVED_SHARE = 0.9
-ASSUMED_TRIP_S = 0.1
-MAX_TRIP_S = 3.0
-RATE_S = 1.0
-"""Over which what was moved is counted."""
 IDLE_POLL_S = 1.0
-STEP_S = 0.25
-"""The governor is asked at least so often while something waits."""
-
 Address = tuple[str, int]
 
 
@@ -121,54 +94,16 @@ class RelayStatus:
 
 @dataclass(slots=True, eq=False)
 class _Peer:
-    """One address outside.
-
-    Attributes:
-        unacknowledged: Bytes that came and that nothing we sent has acknowledged.
-        dialled_at: When it was dialled and hasn't answered yet.
-        trip_s: How long its answer took then.
-        acknowledged: By connection, what it was last told to have come.
-    """
+    """One address outside."""
 
     outside: Address
     inner: socket.socket
     door: socket.socket
     heard_at: float
-    delay: QueueingDelay = field(default_factory=QueueingDelay)
-    unacknowledged: int = 0
-    dialled_at: float | None = None
-    trip_s: float | None = None
-    acknowledged: dict[int, int] = field(default_factory=dict)
+    connections: Connections[_Peer] = field(init=False)
 
-    def acknowledge(self, packet: bytearray, kind: Kind) -> None:
-        """Data waits for the uplink, acknowledgements don't: it mustn't say less than they did."""
-        connection = connection_of(packet)
-        if kind is Kind.SYN:
-            self.acknowledged.pop((connection + 1) % 65_536, None)  # What it will have (BEP 29).
-            return
-        known = self.acknowledged.pop(connection, None)
-        number = acknowledged_by(packet) if known is None else acknowledge(packet, known)
-        if len(self.acknowledged) >= MAX_CONNECTIONS:
-            del self.acknowledged[next(iter(self.acknowledged))]
-        self.acknowledged[connection] = number
-
-
-@dataclass(slots=True)
-class _Rate:
-    """Bytes over the last second or so."""
-
-    since: float = 0.0
-    bytes: int = 0
-    last: int = 0
-
-    def add(self, count: int, now: float) -> None:
-        self.roll(now)
-        self.bytes += count
-
-    def roll(self, now: float) -> None:
-        if now - self.since >= RATE_S:
-            self.last = int(self.bytes / (now - self.since)) if now - self.since < 10 else 0
-            self.since, self.bytes = now, 0
+    def __post_init__(self) -> None:
+        self.connections = Connections(self)
 
 
 class Relay:
@@ -182,17 +117,9 @@ class Relay:
         self._by_port: dict[int, Address] = {}
         self._order = Order()
         self._status = RelayStatus()
-        self._acks: Pacer[tuple[_Peer, bytearray, int]] = Pacer()
-        self._data: Pacer[tuple[_Peer, bytearray, int]] = Pacer()
-        self._governor = Governor()
-        self._next_step = 0.0
-        self._heard_at = float("-inf")
-        self._extra = 0
-        self._releases: deque[tuple[float, float]] = deque(maxlen=MAX_WAITING)
-        self._least_waiting = MAX_WAITING
-        self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
-        self._own = OwnArrivals()
-        self._down, self._up = _Rate(), _Rate()
+        self._down: Downlink[_Peer] = Downlink()
+        self._data: Pacer[tuple[_Peer, Connection[_Peer] | None, bytearray]] = Pacer()
+        self._up = Rate()
         self._lock = threading.Lock()  # Of `_peers`: dialling makes one, too.
         self._poll = select.epoll()
         self._files: dict[int, tuple[socket.socket, _Peer | None]] = {}
@@ -284,8 +211,7 @@ class Relay:
     def _run(self) -> None:
         while not self._is_closing:
             now = time.monotonic()
-            acks_due = max(self._acks.due(), self._silent_until(now))
-            due = min(acks_due, self._data.due(), now + self._patience_s())
+            due = min(self._down.due(now), self._data.due(), now + self._patience_s())
             for file, _ in self._poll.poll(max(0.0, due - now)):
                 found = self._files.get(file)
                 if found is None:
@@ -298,7 +224,7 @@ class Relay:
             self._release(time.monotonic())
 
     def _patience_s(self) -> float:
-        return STEP_S if self._acks or self._data else IDLE_POLL_S
+        return STEP_S if self._down.waiting or self._data else IDLE_POLL_S
 
     def _read_outside(self, door: socket.socket) -> None:
         for _ in range(AT_ONCE):
@@ -317,54 +243,11 @@ class Relay:
                 except OSError:
                     continue
             peer.heard_at = now
-            if peer.dialled_at is not None:
-                trip_s = min(now - peer.dialled_at, MAX_TRIP_S)
-                peer.trip_s, peer.dialled_at = trip_s, None
             kind = kind_of(packet)
-            if kind is Kind.DATA:
-                self._note_data(peer, packet, now)
-            elif kind is Kind.SYN:
-                peer.acknowledged.pop(connection_of(packet), None)
+            if kind is not None:
+                self._down.came(peer.connections.incoming(packet, kind), packet, kind, now)
             with suppress(OSError):
                 peer.inner.sendto(packet, self._inside[door])
-
-    def _note_data(self, peer: _Peer, packet: bytes, now: float) -> None:
-        size = len(packet) + IP_UDP_BYTES
-        self._heard_at = now
-        self._least_waiting = min(self._least_waiting, len(self._acks))
-        peer.unacknowledged += size
-        self._down.add(size, now)
-        excess_s = peer.delay.excess_s(now, delay_us(packet, int(now * 1_000_000)))
-        self._queues.append(excess_s)
-        foreign_s = self._own.foreign_s(now, size, excess_s, self._governor.link_bytes_s)
-        self._governor.packet(now, size, foreign_s)
-        self._govern(now)
-
-    def _govern(self, now: float) -> None:
-        order, governor = self._order, self._governor
-        governor.know(order.link_down_bytes_s)
-        self._down.roll(now)
-        self._up.roll(now)
-        queue_s = statistics.median(self._queues)
-        decision = governor.step(now, queue_s=queue_s, achieved_bytes_s=self._down.last)
-        most = int(decision.link_bytes_s * link_share(queue_s, governor.packet_s))
-        rates = [rate for rate in (decision.rate_bytes_s, most, order.cap_down_bytes_s) if rate]
-        rate = min(rates, default=None)
-        self._acks.rate_bytes_s = rate
-        if now >= self._next_step:
-            if decision.state is State.FREE:
-                self._fit_window(rate)
-            self._next_step = now + STEP_S
-        self._data.rate_bytes_s = order.cap_up_bytes_s or None
-        self._status = RelayStatus(
-            self._down.last,
-            self._up.last,
-            rate,
-            decision.state,
-            decision.reason,
-            queue_s,
-            self._acks.dropped + self._data.dropped,
-        )
 
     def _read_inside(self, peer: _Peer) -> None:
         for _ in range(AT_ONCE):
@@ -374,68 +257,61 @@ class Relay:
                 return
             now = time.monotonic()
             kind = kind_of(packet)
-            cost, peer.unacknowledged = peer.unacknowledged, 0
-            if kind is not None and self._acks.rate_bytes_s is not None:
-                narrow_window(packet, self._window(peer))
-            # Whatever is sent acknowledges what has come, requests as well as bare acknowledgements.
-            self._acks.put((peer, packet, cost), cost, now)
+            if kind is None:
+                self._queue(peer, None, packet, now)
+                continue
+            connection = peer.connections.outgoing(packet, kind)
+            if kind not in (Kind.DATA, Kind.STATE, Kind.FIN):
+                self._queue(peer, connection, packet, now)
+                continue
+            self._down.sent(connection, packet, timestamp_us(packet), now)
+            connection.header = bytes(packet[:HEADER_BYTES])
+            if kind is not Kind.DATA:
+                self._down.acknowledge(connection, packet, now)
+                continue
+            # Data doesn't wait for what it acknowledges, and what it acknowledges doesn't wait for the uplink.
+            if connection.unacknowledged or has_selective_acknowledgement(packet):
+                self._down.acknowledge(connection, acknowledgement_of(packet), now)
+            self._queue(peer, connection, packet, now)
 
-    def _window(self, peer: _Peer) -> int:
-        """How much a peer may have under way."""
-        order = self._order
-        rates = [self._governor.link_bytes_s, order.cap_down_bytes_s]
-        rate = min((rate for rate in rates if rate), default=0)
-        trip_s = ASSUMED_TRIP_S if peer.trip_s is None else peer.trip_s
-        return max(MIN_WINDOW_BYTES, int(rate * (trip_s + WAITING_S))) + self._extra
-
-    def _fit_window(self, rate: int | None) -> None:
-        waiting, self._least_waiting = self._least_waiting, MAX_WAITING
-        if rate is None or waiting == MAX_WAITING:  # Unlimited, or nothing came.
-            return
-        if waiting > MOST_WAITING:
-            self._extra = max(0, self._extra - 2 * WINDOW_STEP)
-        elif not waiting and self._down.last < rate * STARVED_SHARE:
-            self._extra = min(int(rate * MAX_EXTRA_S), self._extra + WINDOW_STEP)
-
-    def _silent_until(self, now: float) -> float:
-        """Until when nothing is acknowledged, because what is under way doesn't come."""
-        releases = self._releases
-        while releases and releases[0][0] + releases[0][1] <= self._heard_at:
-            releases.popleft()  # What this asked for has come.
-        if len(releases) < UNANSWERED or not self._order.link_down_bytes_s:
-            return float("-inf")
-        released_at, trip_s = releases[0]
-        late_at = released_at + trip_s + self._governor.packet_s + LATE_S
-        until = released_at + trip_s + SILENT_S
-        return until if late_at < now < until else float("-inf")
+    def _queue(
+        self, peer: _Peer, connection: Connection[_Peer] | None, packet: bytearray, now: float
+    ) -> None:
+        self._data.put((peer, connection, packet), len(packet) + IP_UDP_BYTES, now)
 
     def _release(self, now: float) -> None:
-        if now >= self._next_step:
-            self._govern(now)
-        while now >= self._silent_until(now) and (taken := self._acks.take(now)) is not None:
-            (peer, packet, cost), held_s = taken
-            if cost:
-                trip_s = ASSUMED_TRIP_S if peer.trip_s is None else peer.trip_s
-                self._releases.append((now, trip_s))
-            kind = kind_of(packet)
-            if kind is not None:
-                hold(packet, int(held_s * 1_000_000))
-            if kind is Kind.DATA:
-                self._data.put((peer, packet, 0), len(packet) + IP_UDP_BYTES, now)
-            else:
-                self._send(peer, packet, now)
-        while (taken := self._data.take(now)) is not None:
-            (peer, packet, _), held_s = taken
+        down, order = self._down, self._order
+        down.link_bytes_s, down.cap_bytes_s = order.link_down_bytes_s, order.cap_down_bytes_s
+        self._data.rate_bytes_s = order.cap_up_bytes_s or None
+        for connection, packet, held_s in down.take(now):
             hold(packet, int(held_s * 1_000_000))
+            self._send(connection.peer, packet, now)
+        while (taken := self._data.take(now)) is not None:
+            (peer, known, packet), held_s = taken
+            if known is not None and kind_of(packet) is Kind.DATA:
+                if known.acknowledged is None:
+                    known.acknowledged = acknowledged_by(packet)
+                # libtorrent drops data that acknowledges less than what came before it, by more than 3 packets.
+                set_acknowledged(packet, known.acknowledged)
+                hold(packet, int(held_s * 1_000_000))
             self._send(peer, packet, now)
+        self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        down, decision = self._down, self._down.decision
+        self._up.roll(now)
+        self._status = RelayStatus(
+            down.rate.last,
+            self._up.last,
+            down.rate_bytes_s,
+            State.FREE if decision is None else decision.state,
+            None if decision is None else decision.reason,
+            down.queue_s,
+            down.dropped + self._data.dropped,
+        )
 
     def _send(self, peer: _Peer, packet: bytearray, now: float) -> None:
         self._up.add(len(packet) + IP_UDP_BYTES, now)
-        kind = kind_of(packet)
-        if kind is not None:
-            peer.acknowledge(packet, kind)
-        if kind is Kind.SYN:
-            peer.dialled_at = now
         try:
             peer.door.sendto(packet, peer.outside)
         except OSError as error:
@@ -484,21 +360,6 @@ class Relay:
         except ValueError:
             return False
         return any(address in network for network in self._networks)
-
-
-LINK_SHARE = 0.99
-"""Of the link's rate: all but what keeps a queue from building up."""
-DRAIN_PER_S = 0.5
-"""A queue of our own of 50 ms is drained in a second."""
-MAX_DRAIN = 0.1
-QUEUE_SAMPLES = 8
-"""Packets: a fifth of a second at 512 kbit/s."""
-
-
-def link_share(queue_s: float, packet_s: float) -> float:
-    """How much of the link to use, so that a queue that stands is drained: whoever comes next would wait behind it."""
-    standing_s = max(0.0, queue_s - packet_s * 1.1)
-    return LINK_SHARE - min(MAX_DRAIN, standing_s / DRAIN_PER_S)
 
 
 def _mark(door: socket.socket) -> None:

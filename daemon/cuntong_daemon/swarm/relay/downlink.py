@@ -1,0 +1,274 @@
+"""What comes over a shared link, and when it is acknowledged (SPEC 10.9): sans-I/O, `now` is an argument.
+
+A sender sends on when it is told that something came. So acknowledgements leave here at the pace that is wanted; they
+stay while what they asked for is late, because it waits behind somebody's page, and while the governor says so. Until
+they go on, probes ask whether the way is free: a byte that the sender has had already, and answers at once.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cuntong_daemon.policy.governor import Decision, Governor, State
+from cuntong_daemon.policy.target_delay import PACKETS
+
+from .connections import Connection, Path
+from .delays import OwnArrivals
+from .pacing import Pacer
+from .utp import (
+    IP_UDP_BYTES,
+    Kind,
+    acknowledged_by,
+    delay_us,
+    narrow_window,
+    probe,
+    report_no_more,
+    reported_us,
+)
+
+MIN_WINDOW_BYTES = 6_000
+"""Four packets."""
+WAITING_S = 0.06
+"""Besides a round trip, so much may be under way: some acknowledgements have to wait here, or the pace isn't ours. But
+what is under way can come all at once after a silence."""
+LATE_S = 0.008
+"""What should have come by now, by its round trip and its own time, and this much later hasn't, waits behind others."""
+UNANSWERED = 2
+"""Acknowledgements without an answer; a single one may not have let the sender send anything."""
+OUTAGE_S = 1.0
+"""Nothing at all came for so long, not even answers to probes: it isn't others. No modem queues for longer."""
+PROBE_S = 0.08
+"""48 bytes each way: 0.9 % of 512 kbit/s."""
+PROBE_EACH_S = 0.4
+"""Every connection is probed so often at least: uTP's least time-out is 0.5 s, and each probe begins it anew."""
+ACTIVE_S = 10.0
+"""A connection on which something came so lately may have more under way."""
+STEPPED_S = 0.05
+"""A packet can't have queued for longer than its round trip took; if so, a clock was set."""
+MOST_TARGETS = 1.5
+"""Of uTP's target delay are reported at most: its sender slows down by a packet in each round trip, not to a single
+one because of somebody's page, for which the governor gives way anyhow."""
+RATE_S = 1.0
+"""Over which what was moved is counted."""
+STEP_S = 0.25
+"""The governor is asked at least so often while something waits."""
+LINK_SHARE = 0.99
+"""Of the link's rate: all but what keeps a queue from building up."""
+DRAIN_PER_S = 0.5
+"""A queue of our own of 50 ms is drained in a second."""
+MAX_DRAIN = 0.1
+QUEUE_SAMPLES = 8
+"""Packets: a fifth of a second at 512 kbit/s."""
+_UINT32 = 1 << 32
+
+Peer = TypeVar("Peer")
+
+
+@dataclass(slots=True)
+class Rate:
+    """Bytes a second, over the last second or so."""
+
+    since: float = 0.0
+    bytes: int = 0
+    last: int = 0
+
+    def add(self, count: int, now: float) -> None:
+        """So many were moved."""
+        self.roll(now)
+        self.bytes += count
+
+    def roll(self, now: float) -> None:
+        """Let time pass."""
+        if now - self.since >= RATE_S:
+            self.last = int(self.bytes / (now - self.since)) if now - self.since < 10 else 0
+            self.since, self.bytes = now, 0
+
+
+class Downlink(Generic[Peer]):
+    """One shared link's way down.
+
+    Attributes:
+        link_bytes_s: What the link carries, as configured; 0: not known.
+        cap_bytes_s: The most that may come; 0: no limit.
+        rate_bytes_s: What is wanted at the moment; None: no limit. 0: nothing.
+        queue_s: How long a packet queues by now.
+        rate: What comes.
+        decision: The governor's last.
+    """
+
+    def __init__(self) -> None:
+        self.link_bytes_s = 0
+        self.cap_bytes_s = 0
+        self.rate_bytes_s: int | None = None
+        self.queue_s = 0.0
+        self.rate = Rate()
+        self.decision: Decision | None = None
+        self._acks: Pacer[tuple[Connection[Peer], bytearray, int]] = Pacer()
+        self._governor = Governor()
+        self._next_step = 0.0
+        self._heard_at = float("-inf")
+        self._releases: deque[tuple[float, float]] = deque(maxlen=1024)
+        self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
+        self._own = OwnArrivals()
+        self._active: dict[Connection[Peer], None] = {}
+        self._probe_at = float("-inf")
+        self._clock_us = 0  # How far ours is before the one inside.
+
+    @property
+    def dropped(self) -> int:
+        """Acknowledgements that found the queue full."""
+        return self._acks.dropped
+
+    @property
+    def waiting(self) -> int:
+        """Acknowledgements that wait."""
+        return len(self._acks)
+
+    def came(self, connection: Connection[Peer], packet: bytes, kind: Kind, now: float) -> None:
+        """A packet has come from outside."""
+        if kind is not Kind.DATA and (kind is not Kind.STATE or not self.link_bytes_s):
+            return
+        connection.theirs = acknowledged_by(packet)
+        size = len(packet) + IP_UDP_BYTES
+        if kind is Kind.DATA:
+            connection.unacknowledged += size
+            connection.came_at = now
+            self._active[connection] = None
+            self.rate.add(size, now)
+        self._heard(now)
+        excess_s = self._excess_s(connection.path, packet, size, now)
+        self._queues.append(excess_s)
+        foreign_s = self._own.foreign_s(now, size, excess_s, self._governor.link_bytes_s)
+        self._governor.packet(now, size, foreign_s)
+        self.govern(now)
+
+    def sent(
+        self, connection: Connection[Peer], packet: bytearray, sent_us: int, now: float
+    ) -> None:
+        """A packet of a connection comes from inside; `sent_us` is what its sender's clock shows."""
+        self._clock_us = (int(now * 1_000_000) - sent_us) % _UINT32
+        if self._acks.rate_bytes_s is not None:
+            narrow_window(packet, self._window(connection.path))
+        base_us = connection.path.delay.base_us
+        if self.link_bytes_s and base_us is not None and self._state is not State.LEARNING:
+            most_s = self._governor.packet_s * (1 + MOST_TARGETS * PACKETS)
+            report_no_more(packet, base_us - self._clock_us + int(most_s * 1_000_000))
+
+    def acknowledge(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
+        """Let an acknowledgement wait for its turn."""
+        cost, connection.unacknowledged = connection.unacknowledged, 0
+        if self._acks.put((connection, packet, cost), cost, now):
+            connection.pending += 1
+
+    def due(self, now: float) -> float:
+        """When `take` has something to give, at the latest."""
+        if self._is_held(now):
+            return self._probe_at if self._active else float("inf")
+        return min(self._acks.due(), self._late_at())
+
+    def take(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
+        """What may leave now, and how many seconds it has waited; probes among it."""
+        if now >= self._next_step:
+            self.govern(now)
+        while not self._is_held(now):
+            taken = self._acks.take(now)
+            if taken is None:
+                return
+            (connection, packet, cost), held_s = taken
+            connection.pending -= 1
+            connection.acknowledged = acknowledged_by(packet)
+            if cost and self.link_bytes_s and self._state is not State.LEARNING:
+                self._releases.append((now, connection.path.trip_s))
+            yield connection, packet, held_s
+        if now >= self._probe_at:
+            made = self._probe(now)
+            if made is not None:
+                yield made[0], made[1], 0.0
+
+    def govern(self, now: float) -> None:
+        """Ask the governor, and set the pace."""
+        governor = self._governor
+        if now >= self._next_step:
+            self._next_step = now + STEP_S
+            for connection in list(self._active):
+                if not connection.pending and now - connection.came_at > ACTIVE_S:
+                    del self._active[connection]
+        governor.know(self.link_bytes_s)
+        self.rate.roll(now)
+        self.queue_s = statistics.median(self._queues)
+        decision = governor.step(now, queue_s=self.queue_s, achieved_bytes_s=self.rate.last)
+        most = int(decision.link_bytes_s * link_share(self.queue_s, governor.packet_s))
+        rates = [decision.rate_bytes_s, most or None, self.cap_bytes_s or None]
+        self.rate_bytes_s = min((rate for rate in rates if rate is not None), default=None)
+        self._acks.rate_bytes_s = self.rate_bytes_s
+        self.decision = decision
+        if decision.state is State.LEARNING:
+            self._releases.clear()
+
+    @property
+    def _state(self) -> State:
+        return State.FREE if self.decision is None else self.decision.state
+
+    def _window(self, path: Path) -> int:
+        """How much a peer may have under way."""
+        rates = (self._governor.link_bytes_s, self.cap_bytes_s)
+        rate = min((rate for rate in rates if rate), default=0)
+        return max(MIN_WINDOW_BYTES, int(rate * (path.trip_s + WAITING_S)))
+
+    def _excess_s(self, path: Path, packet: bytes, size: int, now: float) -> float:
+        """How long a packet queued."""
+        took_us = delay_us(packet, int(now * 1_000_000))
+        own_us = size * 1_000_000 // self.link_bytes_s if self.link_bytes_s else 0
+        excess_s = path.delay.excess_s(now, took_us - own_us)
+        reported = reported_us(packet)
+        if reported:
+            trip_s = ((took_us + reported - self._clock_us) % _UINT32 - own_us) / 1_000_000
+            if excess_s > trip_s + STEPPED_S:
+                path.delay.forget()
+                excess_s = path.delay.excess_s(now, took_us - own_us)
+            path.tripped(trip_s - excess_s)
+        return excess_s
+
+    def _heard(self, now: float) -> None:
+        self._heard_at = now
+        soonest = now - self._governor.packet_s / 2
+        while self._releases and sum(self._releases[0]) <= soonest:
+            self._releases.popleft()  # What this asked for has come.
+
+    def _late_at(self) -> float:
+        if len(self._releases) < UNANSWERED:
+            return float("inf")
+        return sum(self._releases[0]) + self._governor.packet_s + LATE_S
+
+    def _is_held(self, now: float) -> bool:
+        """Whether nothing is acknowledged for the time being."""
+        if self.rate_bytes_s == 0:
+            return True
+        if now < self._late_at():
+            return False
+        if now - max(self._heard_at, sum(self._releases[0])) > OUTAGE_S:
+            self._releases.clear()
+            return False
+        return True
+
+    def _probe(self, now: float) -> tuple[Connection[Peer], bytearray] | None:
+        """For the connection that wasn't probed for the longest."""
+        self._probe_at = now + min(PROBE_S, PROBE_EACH_S / max(1, len(self._active)))
+        connection = min(self._active, key=lambda one: one.probed_at, default=None)
+        if connection is None:
+            return None
+        connection.probed_at = now
+        header, theirs, ours = connection.header, connection.theirs, connection.acknowledged
+        if header is None or theirs is None or ours is None:
+            return None
+        sent_us = int(now * 1_000_000) - self._clock_us
+        return connection, probe(header, theirs, ours, sent_us, self._window(connection.path))
+
+
+def link_share(queue_s: float, packet_s: float) -> float:
+    """How much of the link to use, so that a queue that stands is drained: whoever comes next would wait behind it."""
+    return LINK_SHARE - min(MAX_DRAIN, max(0.0, queue_s - packet_s * 0.1) / DRAIN_PER_S)

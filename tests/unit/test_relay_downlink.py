@@ -1,0 +1,279 @@
+"""When the relay acknowledges: a sender, a link with others on it, and a receiver, by a clock that is counted."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuntong_daemon.policy.governor import HOLD_S, State
+from cuntong_daemon.swarm.relay.connections import MAX_CONNECTIONS, Connection, Connections
+from cuntong_daemon.swarm.relay.downlink import LATE_S, PROBE_S, Downlink
+from cuntong_daemon.swarm.relay.utp import (
+    IP_UDP_BYTES,
+    Kind,
+    acknowledged_by,
+    hold,
+    kind_of,
+    reported_us,
+    timestamp_us,
+)
+
+LINK = 64_000
+FULL = 1_472
+ONE_WAY_S = 0.03
+OTHERS_CLOCK_US = 77_000_000
+INSIDE_CLOCK_US = 3_000_000_000
+"""How far the clocks of the sender, and of libtorrent behind the relay, are before the relay's."""
+
+
+def header(
+    kind: Kind, connection: int, sent_us: int, reported: int, sequence: int, acknowledged: int
+) -> bytearray:
+    made = bytearray([kind << 4 | 1, 0]) + (connection % 65_536).to_bytes(2, "big")
+    for value in (sent_us, reported, 1_000_000):
+        made += (value % 2**32).to_bytes(4, "big")
+    return (
+        made + (sequence % 65_536).to_bytes(2, "big") + (acknowledged % 65_536).to_bytes(2, "big")
+    )
+
+
+class Line:
+    """A uTP sender that always has something, behind a link of 512 kbit/s that others use, too."""
+
+    def __init__(self, *, link_bytes_s: int = LINK, extra_trip_s: float = 0.0) -> None:
+        self.now = 0.0
+        self.rate = link_bytes_s
+        self.extra_trip_s = extra_trip_s
+        self.down: Downlink[str] = Downlink()
+        self.down.link_bytes_s = LINK
+        self.connections: Connections[str] = Connections("county")
+        self.connection: Connection[str] | None = None
+        self.came: list[tuple[float, int]] = []
+        self.probes: list[float] = []
+        self.acks: list[float] = []
+        self.reported: list[tuple[float, float]] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._free_at = 0.0
+        self._next = 1
+        self._told = 0
+        self._window = 3_000
+        self._received = 0
+        self._reply_us = 0
+        self._their_reply_us = 0
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._count), what))
+
+    def others(self, when: float, size: int) -> None:
+        """Somebody else's bytes join the queue."""
+
+        def join() -> None:
+            self._free_at = max(self._free_at, self.now) + size / self.rate
+
+        self.at(when, join)
+
+    def run(self, until: float) -> None:
+        while self.now < until:
+            due = self.down.due(self.now)
+            event_at = self._events[0][0] if self._events else float("inf")
+            self.now = max(self.now, min(due, event_at, until, self.now + 0.25))
+            while self._events and self._events[0][0] <= self.now:
+                heapq.heappop(self._events)[2]()
+            for _, packet, held_s in self.down.take(self.now):
+                hold(packet, int(held_s * 1_000_000))
+                self._leave(bytes(packet))
+
+    def start(self) -> None:
+        self.at(0.0, self._send)
+
+    def bytes_between(self, begin: float, end: float) -> int:
+        return sum(size for at, size in self.came if begin <= at < end)
+
+    def _leave(self, packet: bytes) -> None:
+        (self.probes if kind_of(packet) is Kind.DATA else self.acks).append(self.now)
+        self.at(self.now + ONE_WAY_S + self.extra_trip_s, lambda: self._told_sender(packet))
+
+    def _told_sender(self, packet: bytes) -> None:
+        self._their_reply_us = int(self.now * 1e6) + OTHERS_CLOCK_US - timestamp_us(packet)
+        self._told = max(self._told, acknowledged_by(packet))
+        self._window = int.from_bytes(packet[12:16], "big")
+        if kind_of(packet) is Kind.DATA:
+            self._queue(Kind.STATE, self._next, b"")
+        self._send()
+
+    def _send(self) -> None:
+        while (self._next - 1 - self._told + 1) * FULL <= max(self._window, 2 * FULL):
+            self._queue(Kind.DATA, self._next, bytes(FULL - 20))
+            self._next += 1
+
+    def _queue(self, kind: Kind, sequence: int, payload: bytes) -> None:
+        made = header(
+            kind, 100, int(self.now * 1e6) + OTHERS_CLOCK_US, self._their_reply_us, sequence, 7
+        )
+        packet = bytes(made + payload)
+        self._free_at = max(self._free_at, self.now) + (len(packet) + IP_UDP_BYTES) / self.rate
+        self.at(self._free_at + ONE_WAY_S, lambda: self._arrive(packet, kind, sequence))
+
+    def _arrive(self, packet: bytes, kind: Kind, sequence: int) -> None:
+        connection = self.connections.incoming(packet, kind)
+        self.down.came(connection, packet, kind, self.now)
+        self.connection = connection
+        if kind is not Kind.DATA:
+            return
+        self.came.append((self.now, len(packet) + IP_UDP_BYTES))
+        self._received = max(self._received, sequence)
+        inside_us = int(self.now * 1e6) + INSIDE_CLOCK_US
+        reply = inside_us - timestamp_us(packet)
+        state = header(Kind.STATE, 101, inside_us, reply, 8, self._received)
+        assert self.connections.outgoing(state, Kind.STATE) is connection
+        self.down.sent(connection, state, timestamp_us(state), self.now)
+        # What the sender is told of the queue: how long the packet took, without the way itself.
+        way_us = INSIDE_CLOCK_US - OTHERS_CLOCK_US + int(ONE_WAY_S * 1e6)
+        self.reported.append((self.now, (reported_us(state) - way_us) % 2**32 / 1e6))
+        connection.header = bytes(state[:20])
+        self.down.acknowledge(connection, state, self.now)
+
+
+@pytest.mark.parametrize("extra_trip_s", [0.0, 0.05, 0.4])
+def test_alone_the_link_is_full_and_no_queue_stands(extra_trip_s: float) -> None:
+    line = Line(extra_trip_s=extra_trip_s)
+    line.start()
+    line.run(20)
+    assert line.bytes_between(10, 20) > 0.97 * 10 * LINK
+    assert line.down.queue_s < 0.03
+    assert line.down._state is State.FREE
+
+
+def test_a_page_stops_us_within_a_round_trip_and_costs_no_time_afterwards() -> None:
+    line = Line()
+    line.start()
+    line.run(10)
+    page = 100_000
+    line.others(10.0, 15_000)
+    for number in range(85):
+        line.others(10.1 + number * 1000 / LINK, 1000)  # As its acknowledgements ask for it.
+    line.run(20)
+    gone = 10 + page / LINK
+    # What was under way comes behind the first of it, nothing else until the page is through.
+    assert line.bytes_between(10.0 + 2 * ONE_WAY_S, gone) <= 4 * 1500
+    assert all(later - sooner > PROBE_S * 0.9 for sooner, later in itertools.pairwise(line.probes))
+    assert len([at for at in line.probes if 10 < at < gone]) >= 10
+    # Its sender isn't told of all of the page's queue, and of none that isn't there.
+    assert 2 < max(queue for at, queue in line.reported if at > 10) * LINK / 1500 < 4
+    assert max(queue for at, queue in line.reported if 5 < at < 10) < 2 * 1500 / LINK
+    back = gone + HOLD_S + 0.5
+    assert line.bytes_between(back, back + 5) > 0.97 * 5 * LINK
+    assert not [at for at in line.acks if 10.2 < at < gone]
+
+
+def test_a_small_packet_of_others_costs_nothing() -> None:
+    line = Line()
+    line.start()
+    for number in range(50):
+        line.others(10 + number / 5, 84)
+    line.run(20)
+    assert line.bytes_between(10, 20) > 0.96 * 10 * LINK
+
+
+def test_who_uses_the_link_for_long_leaves_a_little() -> None:
+    line = Line()
+    line.start()
+    for number in range(600):
+        line.others(10 + number / 10, LINK // 10)
+    line.run(60)
+    assert 0.02 * 20 * LINK < line.bytes_between(40, 60) < 0.1 * 20 * LINK
+
+
+def test_a_link_that_halves_is_filled_all_the_same() -> None:
+    line = Line()
+    line.start()
+    line.run(10)
+    line.rate = LINK // 2
+    line.run(60)
+    assert line.bytes_between(40, 60) > 0.85 * 20 * LINK / 2
+    line.rate = LINK
+    line.run(140)
+    assert line.bytes_between(120, 140) > 0.9 * 20 * LINK
+
+
+def test_a_sender_with_nothing_to_send_is_not_taken_for_a_page() -> None:
+    line = Line()
+    line.start()
+    line.run(5)
+    sending, line._send = line._send, lambda: None  # type: ignore[method-assign]
+    line.run(8)
+    assert line.down._state is State.FREE
+    line._send = sending  # type: ignore[method-assign]
+    line.at(8.0, sending)
+    line.run(15)
+    assert line.bytes_between(9, 15) > 0.95 * 6 * LINK
+
+
+def test_an_outage_ends_and_all_goes_on() -> None:
+    line = Line()
+    line.start()
+    line.run(5)
+    line._free_at += 20  # Nothing comes through for 20 s; what waited comes then.
+    line.run(40)
+    assert line.bytes_between(30, 40) > 0.95 * 10 * LINK
+
+
+@pytest.mark.parametrize("step_us", [-5_000_000, 400_000, 5_000_000])
+def test_a_clock_that_is_set_at_the_other_end_is_no_page(
+    step_us: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line()
+    line.start()
+    line.run(10)
+    monkeypatch.setattr(f"{__name__}.OTHERS_CLOCK_US", OTHERS_CLOCK_US + step_us)
+    line.run(30)
+    assert line.bytes_between(15, 30) > 0.95 * 15 * LINK
+
+
+def test_a_cap_without_a_known_link_is_a_pace_only() -> None:
+    line = Line()
+    line.down.link_bytes_s = 0
+    line.down.cap_bytes_s = LINK // 4
+    line.start()
+    line.others(5.0, 50_000)
+    line.run(30)
+    assert 0.95 < line.bytes_between(10, 30) / (20 * LINK / 4) < 1.05
+    assert not line.probes
+
+
+def test_what_is_late_by_less_than_the_jitter_is_waited_for_without_a_probe() -> None:
+    line = Line()
+    line.start()
+    line.run(10)
+    probes = len(line.probes)
+    line.others(10.0, int(LINK * LATE_S / 2))
+    line.run(12)
+    assert len(line.probes) == probes
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 65_535), st.sampled_from(list(Kind)))))
+def test_a_connection_is_the_same_in_both_directions(
+    packets: list[tuple[bool, int, Kind]],
+) -> None:
+    connections: Connections[str] = Connections("peer")
+    for is_incoming, number, kind in packets:
+        packet = bytes(header(kind, number, 0, 0, 0, 0))
+        if is_incoming:
+            found = connections.incoming(packet, kind)
+        else:
+            found = connections.outgoing(packet, kind)
+        assert found.path is connections.path
+        assert len(connections._incoming) <= MAX_CONNECTIONS
+        assert len(connections._outgoing) <= MAX_CONNECTIONS
+    dialled = connections.outgoing(bytes(header(Kind.SYN, 50, 0, 0, 0, 0)), Kind.SYN)
+    assert connections.incoming(bytes(header(Kind.STATE, 50, 0, 0, 0, 0)), Kind.STATE) is dialled
+    assert connections.outgoing(bytes(header(Kind.DATA, 51, 0, 0, 0, 0)), Kind.DATA) is dialled
+    accepted = connections.incoming(bytes(header(Kind.SYN, 60, 0, 0, 0, 0)), Kind.SYN)
+    assert connections.outgoing(bytes(header(Kind.STATE, 60, 0, 0, 0, 0)), Kind.STATE) is accepted
+    assert connections.incoming(bytes(header(Kind.DATA, 61, 0, 0, 0, 0)), Kind.DATA) is accepted
