@@ -244,7 +244,7 @@ def test_a_cap_without_a_known_link_is_a_pace_only() -> None:
     line.others(5.0, 50_000)
     line.run(30)
     assert 0.95 < line.bytes_between(10, 30) / (20 * LINK / 4) < 1.05
-    assert not line.probes
+    assert line.down._state is State.FREE
 
 
 def test_what_is_late_by_less_than_the_jitter_is_waited_for_without_a_probe() -> None:
@@ -255,6 +255,25 @@ def test_what_is_late_by_less_than_the_jitter_is_waited_for_without_a_probe() ->
     line.others(10.0, int(LINK * LATE_S / 2))
     line.run(12)
     assert len(line.probes) == probes
+
+
+@pytest.mark.parametrize("is_sibling_there", [True, False])
+def test_a_queue_elsewhere_is_not_ours(is_sibling_there: bool) -> None:
+    """A county whose own uplink is full holds its packets up, but not those of a village beside us."""
+    down: Downlink[str] = Downlink()
+    down.link_bytes_s = LINK
+
+    def arrive(peer: Connections[str], now: float, way_s: float) -> None:
+        packet = bytes(header(Kind.DATA, 100, int((now - way_s) * 1e6), 0, 1, 1)) + bytes(1_000)
+        down.came(peer.incoming(packet, Kind.DATA), packet, Kind.DATA, now)
+
+    county, sibling = Connections("county"), Connections("sibling")
+    for number in range(100):
+        now = number * 0.05
+        arrive(county, now, 0.04 if number < 10 else 0.24)
+        if is_sibling_there:
+            arrive(sibling, now + 0.025, 0.06)
+    assert (down._state is State.FREE) is is_sibling_there
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 65_535), st.sampled_from(list(Kind)))))

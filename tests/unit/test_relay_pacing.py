@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cuntong_daemon.swarm.relay.delays import BUCKET_S, OwnArrivals, QueueingDelay
 from cuntong_daemon.swarm.relay.downlink import LINK_SHARE, MAX_DRAIN, link_share
-from cuntong_daemon.swarm.relay.pacing import COARSENESS_S, MAX_WAITING, Pacer
+from cuntong_daemon.swarm.relay.pacing import COARSENESS_S, MAX_DEBT_S, MAX_WAITING, Pacer
 from cuntong_daemon.swarm.relay.utp import (
     SELECTIVE_ACK,
     Kind,
@@ -56,42 +56,56 @@ def test_a_pace_is_kept_over_any_stretch(costs: list[int], rate: int) -> None:
         pacer.put(number, cost, 0.0)
     left = leave_times(pacer, sum(costs) / rate + 1)
     assert [number for _, number in left] == list(range(len(costs)))
-    for (before, one), (after, _) in pairwise(left):
+    assert left[0][0] >= costs[0] / rate
+    for (before, _), (after, one) in pairwise(left):
         assert after - before >= costs[one] / rate - COARSENESS_S - 0.0011
-    took = left[-1][0] - left[0][0]
-    assert took <= sum(costs[:-1]) / rate + 0.01 + 0.001 * len(costs)
+    assert left[-1][0] <= sum(costs) / rate + 0.01 + 0.001 * len(costs)
 
 
 def test_what_costs_nothing_goes_as_soon_as_it_is_first() -> None:
     pacer: Pacer[str] = Pacer()
-    pacer.rate_bytes_s = 1.0
+    pacer.rate_bytes_s = 1500.0
     pacer.put("ack", 1500, 0.0)
     pacer.put("window", 0, 0.0)
-    assert pacer.take(0.0) == ("ack", 0.0)
-    assert pacer.take(0.1) == ("window", 0.1)
-    assert pacer.take(0.2) is None
+    assert pacer.take(0.5) is None
+    assert pacer.take(1.0) == ("ack", 1.0)
+    assert pacer.take(1.0) == ("window", 1.0)
+    assert pacer.take(1.0) is None
 
 
 def test_a_changed_rate_holds_for_what_waits_already() -> None:
     pacer: Pacer[str] = Pacer()
     pacer.rate_bytes_s = 1.0
-    for name in "ab":
-        pacer.put(name, 1500, 0.0)
-    assert pacer.take(0.0) is not None
-    assert pacer.due() == pytest.approx(1500, abs=0.01)
+    pacer.put("a", 1500, 0.0)
+    assert pacer.due() == 1500
+    pacer.rate_bytes_s = 0
+    assert pacer.due() == float("inf")
     pacer.rate_bytes_s = None
-    assert pacer.take(0.001) == ("b", 0.001)
+    assert pacer.take(0.001) == ("a", 0.001)
+
+
+def test_a_rate_that_falls_leaves_no_debt_of_minutes() -> None:
+    pacer: Pacer[int] = Pacer()
+    pacer.rate_bytes_s = 1_250_000
+    for number in range(50):
+        pacer.put(number, 1500, 0.0)
+    pacer.put(50, 0, 0.0)
+    pacer.rate_bytes_s = 2_000
+    left = leave_times(pacer, 3.0)
+    assert [number for _, number in left] == list(range(51))
+    assert MAX_DEBT_S / 2 < left[-1][0] < MAX_DEBT_S + 0.1
 
 
 def test_silence_gives_no_credit() -> None:
     pacer: Pacer[int] = Pacer()
     pacer.rate_bytes_s = 15_000
     pacer.put(0, 1500, 0.0)
-    assert pacer.take(0.0)
+    assert pacer.take(0.1)
     for number in range(3):
         pacer.put(number, 1500, 60.0)
-    assert pacer.take(60.0)
     assert pacer.take(60.05) is None
+    assert pacer.take(60.1)
+    assert pacer.take(60.15) is None
 
 
 def test_a_flood_is_dropped_and_counted() -> None:

@@ -13,7 +13,8 @@ MAX_CONNECTIONS = 64
 """Of one peer: one for each bundle on its way. The one that was silent longest makes room."""
 ASSUMED_TRIP_S = 0.1
 MAX_TRIP_S = 3.0
-TRIPS = 8
+TRIPS = 32
+"""The last second or so at 512 kbit/s."""
 
 Peer = TypeVar("Peer")
 
@@ -31,8 +32,13 @@ class Path:
 
     @property
     def trip_s(self) -> float:
-        """The longest of the last round trips, without our own link's queue and the answer's own time."""
+        """The longest of the latest round trips, without our own link's queue and the answer's own time."""
         return max(self._trips, default=ASSUMED_TRIP_S)
+
+    @property
+    def jitter_s(self) -> float:
+        """How much these differ."""
+        return max(self._trips) - min(self._trips) if self._trips else 0.0
 
     def tripped(self, trip_s: float) -> None:
         """A round trip took so long."""
@@ -50,23 +56,25 @@ class Connection(Generic[Peer]):
         peer: Whose it is.
         path: The peer's.
         unacknowledged: Bytes that came and that nothing from inside has acknowledged.
+        besides: Bytes that came without data, which no acknowledgement has counted yet.
         acknowledged: The last packet of theirs that we have told them of; None before the first.
         theirs: The last packet of ours that they have told us of.
         header: Of the last packet that was sent.
         pending: Acknowledgements of this connection that wait.
         came_at: When data came last.
-        probed_at: When it was probed last.
+        told_at: When it was acknowledged or probed last.
     """
 
     peer: Peer
     path: Path
     unacknowledged: int = 0
+    besides: int = 0
     acknowledged: int | None = None
     theirs: int | None = None
     header: bytes | None = None
     pending: int = 0
     came_at: float = float("-inf")
-    probed_at: float = float("-inf")
+    told_at: float = float("-inf")
 
 
 class Connections(Generic[Peer]):

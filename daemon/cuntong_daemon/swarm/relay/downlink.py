@@ -30,13 +30,14 @@ from .utp import (
     reported_us,
 )
 
-MIN_WINDOW_BYTES = 6_000
-"""Four packets."""
+MIN_WINDOW_BYTES = 1_500
+"""One packet: what is slower than a round trip needs no more."""
 WAITING_S = 0.06
 """Besides a round trip, so much may be under way: some acknowledgements have to wait here, or the pace isn't ours. But
 what is under way can come all at once after a silence."""
 LATE_S = 0.008
-"""What should have come by now, by its round trip and its own time, and this much later hasn't, waits behind others."""
+"""What should have come by now, by its round trip with its jitter and its own time, and this much later hasn't, waits
+behind others."""
 UNANSWERED = 2
 """Acknowledgements without an answer; a single one may not have let the sender send anything."""
 OUTAGE_S = 1.0
@@ -44,7 +45,7 @@ OUTAGE_S = 1.0
 PROBE_S = 0.08
 """48 bytes each way: 0.9 % of 512 kbit/s."""
 PROBE_EACH_S = 0.4
-"""Every connection is probed so often at least: uTP's least time-out is 0.5 s, and each probe begins it anew."""
+"""Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
 ACTIVE_S = 10.0
 """A connection on which something came so lately may have more under way."""
 STEPPED_S = 0.05
@@ -56,7 +57,7 @@ RATE_S = 1.0
 """Over which what was moved is counted."""
 STEP_S = 0.25
 """The governor is asked at least so often while something waits."""
-LINK_SHARE = 0.99
+LINK_SHARE = 0.995
 """Of the link's rate: all but what keeps a queue from building up."""
 DRAIN_PER_S = 0.5
 """A queue of our own of 50 ms is drained in a second."""
@@ -114,6 +115,7 @@ class Downlink(Generic[Peer]):
         self._releases: deque[tuple[float, float]] = deque(maxlen=1024)
         self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
         self._own = OwnArrivals()
+        self._unhindered_at = float("-inf")
         self._active: dict[Connection[Peer], None] = {}
         self._probe_at = float("-inf")
         self._clock_us = 0  # How far ours is before the one inside.
@@ -130,12 +132,17 @@ class Downlink(Generic[Peer]):
 
     def came(self, connection: Connection[Peer], packet: bytes, kind: Kind, now: float) -> None:
         """A packet has come from outside."""
-        if kind is not Kind.DATA and (kind is not Kind.STATE or not self.link_bytes_s):
+        if kind not in (Kind.DATA, Kind.STATE):
             return
         connection.theirs = acknowledged_by(packet)
         size = len(packet) + IP_UDP_BYTES
-        if kind is Kind.DATA:
-            connection.unacknowledged += size
+        if kind is Kind.STATE:
+            connection.besides += size
+            if not self.link_bytes_s:
+                return
+        else:
+            connection.unacknowledged += size + connection.besides
+            connection.besides = 0
             connection.came_at = now
             self._active[connection] = None
             self.rate.add(size, now)
@@ -143,6 +150,10 @@ class Downlink(Generic[Peer]):
         excess_s = self._excess_s(connection.path, packet, size, now)
         self._queues.append(excess_s)
         foreign_s = self._own.foreign_s(now, size, excess_s, self._governor.link_bytes_s)
+        # Whoever came through unhindered, from whatever peer, found no queue here: what waited longer waited elsewhere.
+        foreign_s = min(foreign_s, now - self._unhindered_at)
+        if foreign_s <= LATE_S:
+            self._unhindered_at = now
         self._governor.packet(now, size, foreign_s)
         self.govern(now)
 
@@ -151,12 +162,15 @@ class Downlink(Generic[Peer]):
     ) -> None:
         """A packet of a connection comes from inside; `sent_us` is what its sender's clock shows."""
         self._clock_us = (int(now * 1_000_000) - sent_us) % _UINT32
-        if self._acks.rate_bytes_s is not None:
-            narrow_window(packet, self._window(connection.path))
         base_us = connection.path.delay.base_us
         if self.link_bytes_s and base_us is not None and self._state is not State.LEARNING:
             most_s = self._governor.packet_s * (1 + MOST_TARGETS * PACKETS)
             report_no_more(packet, base_us - self._clock_us + int(most_s * 1_000_000))
+
+    def narrow(self, connection: Connection[Peer], packet: bytearray) -> None:
+        """Let the peer have no more under way than the pace asks for; for every packet that leaves."""
+        if self._acks.rate_bytes_s is not None:
+            narrow_window(packet, self._window(connection.path))
 
     def acknowledge(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
         """Let an acknowledgement wait for its turn."""
@@ -168,7 +182,7 @@ class Downlink(Generic[Peer]):
         """When `take` has something to give, at the latest."""
         if self._is_held(now):
             return self._probe_at if self._active else float("inf")
-        return min(self._acks.due(), self._late_at())
+        return min(self._acks.due(), self._late_at(), self._impatient()[0])
 
     def take(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
         """What may leave now, and how many seconds it has waited; probes among it."""
@@ -177,17 +191,24 @@ class Downlink(Generic[Peer]):
         while not self._is_held(now):
             taken = self._acks.take(now)
             if taken is None:
-                return
+                break
             (connection, packet, cost), held_s = taken
             connection.pending -= 1
+            connection.told_at = now
             connection.acknowledged = acknowledged_by(packet)
             if cost and self.link_bytes_s and self._state is not State.LEARNING:
-                self._releases.append((now, connection.path.trip_s))
+                path = connection.path
+                self._releases.append((now, path.trip_s + path.jitter_s))
+            self.narrow(connection, packet)
             yield connection, packet, held_s
-        if now >= self._probe_at:
-            made = self._probe(now)
-            if made is not None:
-                yield made[0], made[1], 0.0
+        if self._is_held(now):
+            if self._active and now >= self._probe_at:
+                self._probe_at = now + min(PROBE_S, PROBE_EACH_S / len(self._active))
+                yield from self._probe(min(self._active, key=lambda one: one.told_at), now)
+            return
+        due, impatient = self._impatient()
+        if impatient is not None and now >= due:
+            yield from self._probe(impatient, now)
 
     def govern(self, now: float) -> None:
         """Ask the governor, and set the pace."""
@@ -255,18 +276,21 @@ class Downlink(Generic[Peer]):
             return False
         return True
 
-    def _probe(self, now: float) -> tuple[Connection[Peer], bytearray] | None:
-        """For the connection that wasn't probed for the longest."""
-        self._probe_at = now + min(PROBE_S, PROBE_EACH_S / max(1, len(self._active)))
-        connection = min(self._active, key=lambda one: one.probed_at, default=None)
-        if connection is None:
-            return None
-        connection.probed_at = now
+    def _impatient(self) -> tuple[float, Connection[Peer] | None]:
+        """Who waits for an acknowledgement for the longest, and until when it may."""
+        waiting = (one for one in self._active if one.pending)
+        first = min(waiting, key=lambda one: one.told_at, default=None)
+        return (float("inf"), None) if first is None else (first.told_at + PROBE_EACH_S, first)
+
+    def _probe(
+        self, connection: Connection[Peer], now: float
+    ) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
+        connection.told_at = now
         header, theirs, ours = connection.header, connection.theirs, connection.acknowledged
-        if header is None or theirs is None or ours is None:
-            return None
-        sent_us = int(now * 1_000_000) - self._clock_us
-        return connection, probe(header, theirs, ours, sent_us, self._window(connection.path))
+        if header is not None and theirs is not None and ours is not None:
+            sent_us = int(now * 1_000_000) - self._clock_us
+            made = probe(header, theirs, ours, sent_us, self._window(connection.path))
+            yield connection, made, 0.0
 
 
 def link_share(queue_s: float, packet_s: float) -> float:

@@ -2,7 +2,7 @@
 
 A sender of uTP sends on when what it sent is acknowledged. So who holds acknowledgements back decides how fast data
 comes, to the packet, without the sender's help and without a queue anywhere on the link: the data that isn't
-acknowledged yet has arrived. Each acknowledgement waits for its turn: the one before it, and the time that the data
+acknowledged yet has arrived. Each acknowledgement waits for its turn: the one before it, and then the time that the data
 it acknowledges takes at the wanted rate. What this node sends itself is paced likewise by its size.
 """
 
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+MAX_DEBT_S = 1.0
+"""A rate that falls to a hundredth would leave minutes of silence for what came before; it was allowed to come."""
 
 MAX_WAITING = 2048
 """Packets: a window of a megabyte. What comes on top is lost, as in any router."""
@@ -29,19 +32,31 @@ class Pacer(Generic[T]):
     """One queue with one rate.
 
     Attributes:
-        rate_bytes_s: None for no limit, 0 to hold all. May be changed at any time, and holds for what waits already.
         dropped: Packets that found the queue full.
     """
 
     def __init__(self) -> None:
-        self.rate_bytes_s: float | None = None
         self.dropped = 0
+        self._rate: float | None = None
         self._waiting: deque[_Waiting[T]] = deque()
         self._left_at = float("-inf")
-        self._left_cost = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def rate_bytes_s(self) -> float | None:
+        """None for no limit, 0 to hold all. May be changed at any time, and holds for what waits already."""
+        return self._rate
+
+    @rate_bytes_s.setter
+    def rate_bytes_s(self, rate: float | None) -> None:
+        if rate and (self._rate is None or rate < self._rate):
+            owed = sum(one.cost for one in self._waiting)
+            if owed > rate * MAX_DEBT_S:
+                for one in self._waiting:
+                    one.cost = max(1, int(one.cost * rate * MAX_DEBT_S / owed)) if one.cost else 0
+        self._rate = rate
 
     def put(self, packet: T, cost: int, now: float) -> bool:
         """Let a packet wait for its turn, unless too many do.
@@ -64,11 +79,12 @@ class Pacer(Generic[T]):
         """When the first packet may leave; infinity when none waits."""
         if not self._waiting:
             return float("inf")
-        if self.rate_bytes_s is None or not self._waiting[0].cost:
+        first = self._waiting[0]
+        if self._rate is None or not first.cost:
             return float("-inf")
-        if not self.rate_bytes_s:
+        if not self._rate:
             return float("inf")
-        return self._left_at + self._left_cost / self.rate_bytes_s
+        return max(self._left_at, first.since) + first.cost / self._rate
 
     def take(self, now: float) -> tuple[T, float] | None:
         """The first packet, if its time has come, and how long it has waited in seconds."""
@@ -80,7 +96,6 @@ class Pacer(Generic[T]):
             # No credit for silence: the next one doesn't come sooner because this one came late. But what the
             # clock's coarseness took from it is given back.
             self._left_at = max(due, now - COARSENESS_S)
-            self._left_cost = first.cost
         return first.packet, now - first.since
 
 

@@ -119,7 +119,7 @@ class Relay:
         self._status = RelayStatus()
         self._down: Downlink[_Peer] = Downlink()
         self._data: Pacer[tuple[_Peer, Connection[_Peer] | None, bytearray]] = Pacer()
-        self._up = Rate()
+        self._up, self._acks_up = Rate(), Rate()
         self._lock = threading.Lock()  # Of `_peers`: dialling makes one, too.
         self._poll = select.epoll()
         self._files: dict[int, tuple[socket.socket, _Peer | None]] = {}
@@ -261,10 +261,10 @@ class Relay:
                 self._queue(peer, None, packet, now)
                 continue
             connection = peer.connections.outgoing(packet, kind)
+            self._down.sent(connection, packet, timestamp_us(packet), now)
             if kind not in (Kind.DATA, Kind.STATE, Kind.FIN):
                 self._queue(peer, connection, packet, now)
                 continue
-            self._down.sent(connection, packet, timestamp_us(packet), now)
             connection.header = bytes(packet[:HEADER_BYTES])
             if kind is not Kind.DATA:
                 self._down.acknowledge(connection, packet, now)
@@ -282,12 +282,18 @@ class Relay:
     def _release(self, now: float) -> None:
         down, order = self._down, self._order
         down.link_bytes_s, down.cap_bytes_s = order.link_down_bytes_s, order.cap_down_bytes_s
-        self._data.rate_bytes_s = order.cap_up_bytes_s or None
+        # What is sent at all is capped; acknowledgements don't wait for that, so data gets what they leave.
+        self._acks_up.roll(now)
+        most = max(order.cap_up_bytes_s - self._acks_up.last, order.cap_up_bytes_s // 10)
+        self._data.rate_bytes_s = most or None
         for connection, packet, held_s in down.take(now):
             hold(packet, int(held_s * 1_000_000))
+            self._acks_up.add(len(packet) + IP_UDP_BYTES, now)
             self._send(connection.peer, packet, now)
         while (taken := self._data.take(now)) is not None:
             (peer, known, packet), held_s = taken
+            if known is not None:
+                down.narrow(known, packet)
             if known is not None and kind_of(packet) is Kind.DATA:
                 if known.acknowledged is None:
                     known.acknowledged = acknowledged_by(packet)
