@@ -60,6 +60,7 @@ class Connection(Generic[Peer]):
         acknowledged: The last packet of theirs that we have told them of; None before the first.
         theirs: The last packet of ours that they have told us of.
         header: Of the last packet that was sent.
+        foreign_s: How long others held up the last packet of theirs.
         pending: Acknowledgements of this connection that wait.
         came_at: When data came last.
         told_at: When it was acknowledged or probed last.
@@ -72,6 +73,7 @@ class Connection(Generic[Peer]):
     acknowledged: int | None = None
     theirs: int | None = None
     header: bytes | None = None
+    foreign_s: float = 0.0
     pending: int = 0
     came_at: float = float("-inf")
     told_at: float = float("-inf")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cuntong_daemon.policy.governor import Decision, Governor, State
-from cuntong_daemon.policy.target_delay import PACKETS
 
 from .connections import Connection, Path
 from .delays import OwnArrivals
@@ -50,9 +49,9 @@ ACTIVE_S = 10.0
 """A connection on which something came so lately may have more under way."""
 STEPPED_S = 0.05
 """A packet can't have queued for longer than its round trip took; if so, a clock was set."""
-MOST_TARGETS = 1.5
-"""Of uTP's target delay are reported at most: its sender slows down by a packet in each round trip, not to a single
-one because of somebody's page, for which the governor gives way anyhow."""
+MOST_PACKETS = 2.5
+"""The queue of others that is reported at most, 1.5 of uTP's target delays: its sender slows down by a packet in each
+round trip, not to a single one because of somebody's page, for which the governor gives way anyhow."""
 RATE_S = 1.0
 """Over which what was moved is counted."""
 STEP_S = 0.25
@@ -154,6 +153,7 @@ class Downlink(Generic[Peer]):
         foreign_s = min(foreign_s, now - self._unhindered_at)
         if foreign_s <= LATE_S:
             self._unhindered_at = now
+        connection.foreign_s = foreign_s
         self._governor.packet(now, size, foreign_s)
         self.govern(now)
 
@@ -164,8 +164,9 @@ class Downlink(Generic[Peer]):
         self._clock_us = (int(now * 1_000_000) - sent_us) % _UINT32
         base_us = connection.path.delay.base_us
         if self.link_bytes_s and base_us is not None and self._state is not State.LEARNING:
-            most_s = self._governor.packet_s * (1 + MOST_TARGETS * PACKETS)
-            report_no_more(packet, base_us - self._clock_us + int(most_s * 1_000_000))
+            packet_s = self._governor.packet_s
+            queue_s = packet_s + min(connection.foreign_s, MOST_PACKETS * packet_s)
+            report_no_more(packet, base_us - self._clock_us + int(queue_s * 1_000_000))
 
     def narrow(self, connection: Connection[Peer], packet: bytearray) -> None:
         """Let the peer have no more under way than the pace asks for; for every packet that leaves."""
