@@ -42,30 +42,77 @@ def header(
     )
 
 
-class Line:
-    """A uTP sender that always has something, behind a link of 512 kbit/s that others use, too."""
+class Sender:
+    """The other end of a connection; it always has something."""
 
-    def __init__(self, *, link_bytes_s: int = LINK, extra_trip_s: float = 0.0) -> None:
+    def __init__(self, line: Line, number: int) -> None:
+        self.line = line
+        self.number = number
+        self.is_silent = False
+        self._next = 1
+        self._told = 0
+        self._window = 3_000
+        self._reply_us = 0
+        self._received = 0
+
+    def told(self, packet: bytes) -> None:
+        self._reply_us = int(self.line.now * 1e6) + OTHERS_CLOCK_US - timestamp_us(packet)
+        self._told = max(self._told, acknowledged_by(packet))
+        self._window = int.from_bytes(packet[12:16], "big")
+        if kind_of(packet) is Kind.DATA:
+            self._queue(Kind.STATE, self._next, b"")
+        self.send()
+
+    def send(self) -> None:
+        while not self.is_silent and (self._next - self._told) * (FULL - 20) <= self._window:
+            self._queue(Kind.DATA, self._next, bytes(FULL - 20))
+            self._next += 1
+
+    def _queue(self, kind: Kind, sequence: int, payload: bytes) -> None:
+        sent_us = int(self.line.now * 1e6) + OTHERS_CLOCK_US
+        made = header(kind, self.number, sent_us, self._reply_us, sequence, 7)
+        self.line.carry(bytes(made + payload), lambda packet: self._arrive(packet, kind, sequence))
+
+    def _arrive(self, packet: bytes, kind: Kind, sequence: int) -> None:
+        """At the relay, and at libtorrent behind it, which acknowledges at once."""
+        line = self.line
+        connection = line.connections.incoming(packet, kind)
+        line.down.came(connection, packet, kind, line.now)
+        if kind is not Kind.DATA:
+            return
+        line.came.append((line.now, len(packet) + IP_UDP_BYTES))
+        self._received = max(self._received, sequence)
+        inside_us = int(line.now * 1e6) + INSIDE_CLOCK_US
+        reply = inside_us - timestamp_us(packet)
+        state = header(Kind.STATE, self.number + 1, inside_us, reply, 8, self._received)
+        assert line.connections.outgoing(state, Kind.STATE) is connection
+        line.senders[connection] = self
+        line.down.sent(connection, state, timestamp_us(state), line.now)
+        # What the sender is told of the queue: how long the packet took, without the way itself.
+        way_us = INSIDE_CLOCK_US - OTHERS_CLOCK_US + int(ONE_WAY_S * 1e6)
+        line.reported.append((line.now, (reported_us(state) - way_us) % 2**32 / 1e6))
+        connection.header = bytes(state[:20])
+        line.down.acknowledge(connection, state, line.now)
+
+
+class Line:
+    """A link of 512 kbit/s that others use, too, and the relay at its end."""
+
+    def __init__(self, *, extra_trip_s: float = 0.0) -> None:
         self.now = 0.0
-        self.rate = link_bytes_s
+        self.rate = LINK
         self.extra_trip_s = extra_trip_s
         self.down: Downlink[str] = Downlink()
         self.down.link_bytes_s = LINK
         self.connections: Connections[str] = Connections("county")
-        self.connection: Connection[str] | None = None
+        self.senders: dict[Connection[str], Sender] = {}
         self.came: list[tuple[float, int]] = []
         self.probes: list[float] = []
         self.acks: list[float] = []
         self.reported: list[tuple[float, float]] = []
+        self.free_at = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
-        self._free_at = 0.0
-        self._next = 1
-        self._told = 0
-        self._window = 3_000
-        self._received = 0
-        self._reply_us = 0
-        self._their_reply_us = 0
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._count), what))
@@ -74,9 +121,14 @@ class Line:
         """Somebody else's bytes join the queue."""
 
         def join() -> None:
-            self._free_at = max(self._free_at, self.now) + size / self.rate
+            self.free_at = max(self.free_at, self.now) + size / self.rate
 
         self.at(when, join)
+
+    def carry(self, packet: bytes, then: Callable[[bytes], None]) -> None:
+        """A packet joins the queue, and arrives."""
+        self.free_at = max(self.free_at, self.now) + (len(packet) + IP_UDP_BYTES) / self.rate
+        self.at(self.free_at + ONE_WAY_S, lambda: then(packet))
 
     def run(self, until: float) -> None:
         while self.now < until:
@@ -85,59 +137,22 @@ class Line:
             self.now = max(self.now, min(due, event_at, until, self.now + 0.25))
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
-            for _, packet, held_s in self.down.take(self.now):
+            for connection, packet, held_s in self.down.take(self.now):
                 hold(packet, int(held_s * 1_000_000))
-                self._leave(bytes(packet))
+                self._leave(self.senders[connection], bytes(packet))
 
-    def start(self) -> None:
-        self.at(0.0, self._send)
+    def start(self, count: int = 1) -> list[Sender]:
+        senders = [Sender(self, 100 * (number + 1)) for number in range(count)]
+        for sender in senders:
+            self.at(0.0, sender.send)
+        return senders
 
     def bytes_between(self, begin: float, end: float) -> int:
         return sum(size for at, size in self.came if begin <= at < end)
 
-    def _leave(self, packet: bytes) -> None:
+    def _leave(self, sender: Sender, packet: bytes) -> None:
         (self.probes if kind_of(packet) is Kind.DATA else self.acks).append(self.now)
-        self.at(self.now + ONE_WAY_S + self.extra_trip_s, lambda: self._told_sender(packet))
-
-    def _told_sender(self, packet: bytes) -> None:
-        self._their_reply_us = int(self.now * 1e6) + OTHERS_CLOCK_US - timestamp_us(packet)
-        self._told = max(self._told, acknowledged_by(packet))
-        self._window = int.from_bytes(packet[12:16], "big")
-        if kind_of(packet) is Kind.DATA:
-            self._queue(Kind.STATE, self._next, b"")
-        self._send()
-
-    def _send(self) -> None:
-        while (self._next - 1 - self._told + 1) * FULL <= max(self._window, 2 * FULL):
-            self._queue(Kind.DATA, self._next, bytes(FULL - 20))
-            self._next += 1
-
-    def _queue(self, kind: Kind, sequence: int, payload: bytes) -> None:
-        made = header(
-            kind, 100, int(self.now * 1e6) + OTHERS_CLOCK_US, self._their_reply_us, sequence, 7
-        )
-        packet = bytes(made + payload)
-        self._free_at = max(self._free_at, self.now) + (len(packet) + IP_UDP_BYTES) / self.rate
-        self.at(self._free_at + ONE_WAY_S, lambda: self._arrive(packet, kind, sequence))
-
-    def _arrive(self, packet: bytes, kind: Kind, sequence: int) -> None:
-        connection = self.connections.incoming(packet, kind)
-        self.down.came(connection, packet, kind, self.now)
-        self.connection = connection
-        if kind is not Kind.DATA:
-            return
-        self.came.append((self.now, len(packet) + IP_UDP_BYTES))
-        self._received = max(self._received, sequence)
-        inside_us = int(self.now * 1e6) + INSIDE_CLOCK_US
-        reply = inside_us - timestamp_us(packet)
-        state = header(Kind.STATE, 101, inside_us, reply, 8, self._received)
-        assert self.connections.outgoing(state, Kind.STATE) is connection
-        self.down.sent(connection, state, timestamp_us(state), self.now)
-        # What the sender is told of the queue: how long the packet took, without the way itself.
-        way_us = INSIDE_CLOCK_US - OTHERS_CLOCK_US + int(ONE_WAY_S * 1e6)
-        self.reported.append((self.now, (reported_us(state) - way_us) % 2**32 / 1e6))
-        connection.header = bytes(state[:20])
-        self.down.acknowledge(connection, state, self.now)
+        self.at(self.now + ONE_WAY_S + self.extra_trip_s, lambda: sender.told(packet))
 
 
 @pytest.mark.parametrize("extra_trip_s", [0.0, 0.05, 0.4])
@@ -148,6 +163,21 @@ def test_alone_the_link_is_full_and_no_queue_stands(extra_trip_s: float) -> None
     assert line.bytes_between(10, 20) > 0.97 * 10 * LINK
     assert line.down.queue_s < 0.03
     assert line.down._state is State.FREE
+
+
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_several_senders_share_the_link_and_leave_no_queue(count: int) -> None:
+    line = Line()
+    line.start(count)
+    line.run(30)
+    assert line.bytes_between(10, 30) > (0.97 if count < 20 else 0.94) * 20 * LINK
+    assert line.down.queue_s < 0.03
+    line.others(30.0, 15_000)
+    for number in range(85):
+        line.others(30.1 + number * 1000 / LINK, 1000)
+    line.run(40)
+    assert line.bytes_between(30 + 2 * ONE_WAY_S, 30 + 100_000 / LINK) <= 9 * 1500
+    assert line.bytes_between(33, 40) > 0.93 * 7 * LINK
 
 
 def test_a_page_stops_us_within_a_round_trip_and_costs_no_time_afterwards() -> None:
@@ -204,13 +234,13 @@ def test_a_link_that_halves_is_filled_all_the_same() -> None:
 
 def test_a_sender_with_nothing_to_send_is_not_taken_for_a_page() -> None:
     line = Line()
-    line.start()
+    (sender,) = line.start()
     line.run(5)
-    sending, line._send = line._send, lambda: None  # type: ignore[method-assign]
+    sender.is_silent = True
     line.run(8)
     assert line.down._state is State.FREE
-    line._send = sending  # type: ignore[method-assign]
-    line.at(8.0, sending)
+    sender.is_silent = False
+    line.at(8.0, sender.send)
     line.run(15)
     assert line.bytes_between(9, 15) > 0.95 * 6 * LINK
 
@@ -219,7 +249,7 @@ def test_an_outage_ends_and_all_goes_on() -> None:
     line = Line()
     line.start()
     line.run(5)
-    line._free_at += 20  # Nothing comes through for 20 s; what waited comes then.
+    line.free_at += 20  # Nothing comes through for 20 s; what waited comes then.
     line.run(40)
     assert line.bytes_between(30, 40) > 0.95 * 10 * LINK
 

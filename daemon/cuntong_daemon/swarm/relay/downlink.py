@@ -7,6 +7,7 @@ they go on, probes ask whether the way is free: a byte that the sender has had a
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Iterator
@@ -29,8 +30,8 @@ from .utp import (
     reported_us,
 )
 
-MIN_WINDOW_BYTES = 1_500
-"""One packet: what is slower than a round trip needs no more."""
+PACKET_BYTES = 1_500
+"""A window is whole packets, one at least: what is slower than a round trip needs no more."""
 WAITING_S = 0.06
 """Besides a round trip, so much may be under way: some acknowledgements have to wait here, or the pace isn't ours. But
 what is under way can come all at once after a silence."""
@@ -45,6 +46,8 @@ PROBE_S = 0.08
 """48 bytes each way: 0.9 % of 512 kbit/s."""
 PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
+BUSY_S = 1.0
+"""Something came so lately."""
 ACTIVE_S = 10.0
 """A connection on which something came so lately may have more under way."""
 STEPPED_S = 0.05
@@ -116,6 +119,7 @@ class Downlink(Generic[Peer]):
         self._own = OwnArrivals()
         self._unhindered_at = float("-inf")
         self._active: dict[Connection[Peer], None] = {}
+        self._busy = 0
         self._probe_at = float("-inf")
         self._clock_us = 0  # How far ours is before the one inside.
 
@@ -219,6 +223,7 @@ class Downlink(Generic[Peer]):
             for connection in list(self._active):
                 if not connection.pending and now - connection.came_at > ACTIVE_S:
                     del self._active[connection]
+            self._busy = sum(now - one.came_at < BUSY_S for one in self._active)
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
@@ -236,10 +241,11 @@ class Downlink(Generic[Peer]):
         return State.FREE if self.decision is None else self.decision.state
 
     def _window(self, path: Path) -> int:
-        """How much a peer may have under way."""
+        """How much a peer may have under way on one connection; all that are busy share what the pace asks for."""
         rates = (self._governor.link_bytes_s, self.cap_bytes_s)
         rate = min((rate for rate in rates if rate), default=0)
-        return max(MIN_WINDOW_BYTES, int(rate * (path.trip_s + WAITING_S)))
+        own = rate * (path.trip_s + WAITING_S) / max(1, self._busy)
+        return max(1, math.ceil(own / PACKET_BYTES)) * PACKET_BYTES
 
     def _excess_s(self, path: Path, packet: bytes, size: int, now: float) -> float:
         """How long a packet queued."""
