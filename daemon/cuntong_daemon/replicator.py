@@ -544,7 +544,9 @@ class Replicator:
             return
         abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
         have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
-        await self._engine.add(torrent, have=have or None, credential=credential)
+        await self._engine.add(
+            torrent, have=have or None, credential=credential, peers=self._peers_of(item.infohash)
+        )
         item.state, item.problem = "downloading", None
         self._connect(item.infohash)
         self._tell_item(item)
@@ -808,10 +810,14 @@ class Replicator:
 
     # Telling.
 
-    def _connect(self, infohash: bytes) -> None:
+    def _peers_of(self, infohash: bytes) -> list[tuple[str, int]]:
         peers = [*self._introduced.get(infohash, ()), *self._neighbours.holders_below(infohash)]
+        return [(peer.ip, peer.port) for peer in peers]
+
+    def _connect(self, infohash: bytes) -> None:
+        peers = self._peers_of(infohash)
         if peers:
-            self._engine.connect_peers(infohash, [(peer.ip, peer.port) for peer in peers])
+            self._engine.connect_peers(infohash, peers)
 
     def _tell(self, items: Sequence[HaveItem]) -> None:
         parent = self._neighbours.parent

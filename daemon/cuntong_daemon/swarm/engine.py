@@ -230,6 +230,7 @@ class SwarmEngine:
         *,
         have: PieceSet | None = None,
         credential: Credential | None = None,
+        peers: Iterable[tuple[str, int]] = (),
     ) -> None:
         """Download and seed a payload; returns when peers can be connected. Adding twice does nothing.
 
@@ -238,6 +239,7 @@ class SwarmEngine:
             have: Pieces that the caller has checked and made durable. None: what the last run left behind is
                 found by itself. Either way pieces beyond these are looked for on the disk and hashed.
             credential: For a closed torrent; without one it meets nobody until `admit` brings it.
+            peers: As for `connect_peers`; these are dialled at once, others within a second.
 
         Emits `Completed` when everything turns out to be there, unless `have` already said so.
 
@@ -259,6 +261,7 @@ class SwarmEngine:
             credential=credential,
         )
         self._entries[torrent.infohash] = entry
+        self._remember(entry, peers)
         try:
             async with entry.lock:
                 await self._enter(entry, torrent, have)
@@ -311,16 +314,9 @@ class SwarmEngine:
     def connect_peers(self, infohash: bytes, peers: Iterable[tuple[str, int]]) -> None:
         """Introduce peers. Remembered as long as the torrent isn't complete; others' addresses are dropped."""
         entry = self._entries.get(infohash)
-        if entry is None:
-            return
-        for host, port in peers:
-            if not self._is_inside(host) or not 0 < port < 65_536:
-                continue
-            entry.peers.pop((host, port), None)
-            entry.peers[host, port] = None
-            if len(entry.peers) > MAX_PEERS_PER_TORRENT:
-                del entry.peers[next(iter(entry.peers))]
-        self._connect(entry)
+        if entry is not None:
+            self._remember(entry, peers)
+            self._connect(entry)
 
     # What may cross the link.
 
@@ -656,6 +652,10 @@ class SwarmEngine:
         entry.unflushed = entry.refused = 0
         entry.lonely_since = trio.current_time()
         params, found = inspected.params, inspected.have
+        if not entry.is_closed and not found.is_full:
+            params.peers = self._places(
+                entry
+            )  # libtorrent waits up to a second with those that come later.
         entry.durable = found
         self._accounting.start(entry.infohash, params.total_downloaded, params.total_uploaded)
         self._session.async_add_torrent(params)
@@ -764,12 +764,25 @@ class SwarmEngine:
         if self._is_paused or (entry.is_closed and entry.credential is None):
             return
         if entry.handle is not None and entry.state is TorrentState.DOWNLOADING:
-            for peer in entry.peers:
-                place: tuple[str, int] | None = peer
-                if self._relay is not None:
-                    place = self._relay.inside_of(peer, is_closed=entry.is_closed)
-                if place is not None:
-                    entry.handle.connect_peer(place)
+            for place in self._places(entry):
+                entry.handle.connect_peer(place)
+
+    def _remember(self, entry: _Entry, peers: Iterable[tuple[str, int]]) -> None:
+        for host, port in peers:
+            if not self._is_inside(host) or not 0 < port < 65_536:
+                continue
+            entry.peers.pop((host, port), None)
+            entry.peers[host, port] = None
+            if len(entry.peers) > MAX_PEERS_PER_TORRENT:
+                del entry.peers[next(iter(entry.peers))]
+
+    def _places(self, entry: _Entry) -> list[tuple[str, int]]:
+        """Where libtorrent finds the peers that were introduced."""
+        relay = self._relay
+        if relay is None:
+            return list(entry.peers)
+        places = (relay.inside_of(peer, is_closed=entry.is_closed) for peer in entry.peers)
+        return [place for place in places if place is not None]
 
     def _outside(self, host: str, port: int) -> tuple[str, int]:
         """The address of a peer that libtorrent has a connection with."""
