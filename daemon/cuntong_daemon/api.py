@@ -32,7 +32,7 @@ from .control.messages import (
     Why,
 )
 from .control.server import Handler, Stream
-from .planning import deadline_of, end_of_day_s
+from .planning import deadline_of, end_of_day
 from .replicator import Item
 from .store.errors import StoreError
 from .store.store import Usage
@@ -263,7 +263,7 @@ class Api:
             up_bytes_s=torrent.up_bytes_s if torrent is not None else 0,
             peers=torrent.peers if torrent is not None else 0,
             reason=item.problem or item.want.reason,
-            deadline=end_of_day_s(deadline) if deadline is not None else None,
+            deadline=int(end_of_day(deadline).timestamp()) if deadline is not None else None,
         )
 
     async def _traffic(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from cuntong_protocol.bundle.descriptor import Descriptor
 from cuntong_protocol.bundle.torrent import torrent_size_limit
@@ -20,6 +20,8 @@ from .catalogue import Catalogue, Entry
 from .config import Config
 from .policy.selection import Candidate, NodeProfile, judge, select
 
+USUAL_PRIORITY = 5
+
 
 @dataclass(slots=True)
 class Want:
@@ -29,6 +31,8 @@ class Want:
         size: Of the payload, in bytes.
         torrent_limit: The most that its torrent can have, in bytes.
         is_restricted: Its licence is; so its torrent must be closed.
+        priority: The publisher's, 0 to 9.
+        deadline: The day by which it should be here.
         order: Place in the queue.
     """
 
@@ -40,6 +44,8 @@ class Want:
     torrent_limit: int
     is_restricted: bool
     reason: Sentence
+    priority: int = USUAL_PRIORITY
+    deadline: date | None = None
     order: int = -1
 
 
@@ -134,7 +140,7 @@ class Planner:
                     continue  # Nothing of it is kept: most of 10,000 bundles may be meant for others.
                 if candidate.licence.until is not None:
                     licences[entry.id] = candidate.licence.until
-                details[entry.id] = _want(entry.descriptor, reason)
+                details[entry.id] = _want(entry.descriptor, reason, candidate.deadline)
                 yield candidate
 
         decisions = select(
@@ -190,12 +196,12 @@ def deadline_of(descriptor: Descriptor, place: Division) -> date | None:
     return next((day for tier, day in release.deadlines.items() if tier == place.tier.label), None)
 
 
-def end_of_day_s(day: date) -> int:
-    """Seconds since 1970 at the end of a day, UTC."""
-    return (day - date(1970, 1, 1) + timedelta(days=1)) // timedelta(seconds=1)
+def end_of_day(day: date) -> datetime:
+    """The end of a day, UTC."""
+    return datetime.combine(day + timedelta(days=1), time.min, UTC)
 
 
-def _want(descriptor: Descriptor, reason: Sentence) -> Want:
+def _want(descriptor: Descriptor, reason: Sentence, deadline: date | None) -> Want:
     limit = torrent_size_limit(
         descriptor.payload_size,
         descriptor.piece_length,
@@ -211,4 +217,6 @@ def _want(descriptor: Descriptor, reason: Sentence) -> Want:
         min(limit, MAX_OBJECT_BYTES),
         descriptor.metadata.licence.kind == "restricted",
         reason,
+        descriptor.metadata.priority,
+        deadline,
     )

@@ -37,8 +37,9 @@ from .config import Config
 from .logs import get_logger
 from .memory import return_memory
 from .neighbours import Neighbours
-from .planning import Plan, Planner, Want
+from .planning import Plan, Planner, Want, end_of_day
 from .policy.eviction import Held, evict
+from .policy.shares import Claim, shares
 from .store.errors import StoreError, disk_error
 from .store.library import Library
 from .store.pieces import PieceSet
@@ -849,10 +850,28 @@ class Replicator:
             if started:
                 quiet_s = 0.0
                 self._tell_swarms()
+                self._share_out(started)
             elif quiet_s < QUIET_S:
                 quiet_s += PROGRESS_INTERVAL_S
                 if quiet_s >= QUIET_S:
                     await trio.to_thread.run_sync(return_memory)
+
+    def _share_out(self, started: Collection[Item]) -> None:
+        """Of a link that is too thin for all, the urgent ones get more (SPEC 10.6)."""
+        statuses = {item.id: self._engine.status(item.infohash) for item in started}
+        claims = [
+            Claim(
+                item.id,
+                item.want.priority,
+                max(0, status.bytes_total - status.bytes_done),
+                None if item.want.deadline is None else end_of_day(item.want.deadline),
+            )
+            for item in started
+            if (status := statuses[item.id]) is not None
+        ]
+        infohashes = {item.id: item.infohash for item in started}
+        parts = shares(claims, now=self._clock.now(), link_bytes_s=self._engine.link_down_bytes_s)
+        self._engine.set_shares({infohashes[share.id]: share.part for share in parts})
 
     async def _watch_library(self) -> None:
         """What somebody else puts there isn't shown for long."""

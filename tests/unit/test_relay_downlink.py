@@ -48,7 +48,9 @@ class Sender:
     def __init__(self, line: Line, number: int) -> None:
         self.line = line
         self.number = number
+        self.swarm = number.to_bytes(20, "big")
         self.is_silent = False
+        self.sent = 0
         self._next = 1
         self._told = 0
         self._window = 3_000
@@ -67,6 +69,7 @@ class Sender:
         while not self.is_silent and (self._next - self._told) * (FULL - 20) <= self._window:
             self._queue(Kind.DATA, self._next, bytes(FULL - 20))
             self._next += 1
+            self.sent += 1
 
     def _queue(self, kind: Kind, sequence: int, payload: bytes) -> None:
         sent_us = int(self.line.now * 1e6) + OTHERS_CLOCK_US
@@ -77,6 +80,7 @@ class Sender:
         """At the relay, and at libtorrent behind it, which acknowledges at once."""
         line = self.line
         connection = line.connections.incoming(packet, kind)
+        connection.swarm = self.swarm
         line.down.came(connection, packet, kind, line.now)
         if kind is not Kind.DATA:
             return
@@ -178,6 +182,17 @@ def test_several_senders_share_the_link_and_leave_no_queue(count: int) -> None:
     line.run(40)
     assert line.bytes_between(30 + 2 * ONE_WAY_S, 30 + 100_000 / LINK) <= 9 * 1500
     assert line.bytes_between(33, 40) > 0.93 * 7 * LINK
+
+
+def test_an_urgent_torrent_gets_more_and_the_other_goes_on() -> None:
+    line = Line()
+    urgent, bulk, bulk_too = line.start(3)
+    bulk_too.swarm = bulk.swarm  # From two peers.
+    line.down.shares = {urgent.swarm: 0.8, bulk.swarm: 0.2}
+    line.run(30)
+    assert line.bytes_between(10, 30) > 0.97 * 20 * LINK
+    assert 1.5 < urgent.sent / (bulk.sent + bulk_too.sent) < 5
+    assert min(bulk.sent, bulk_too.sent) > 100
 
 
 def test_a_page_stops_us_within_a_round_trip_and_costs_no_time_afterwards() -> None:

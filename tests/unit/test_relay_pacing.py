@@ -25,6 +25,7 @@ from cuntong_daemon.swarm.relay.utp import (
     report_no_more,
     reported_us,
     set_acknowledged,
+    swarm_of,
     timestamp_us,
 )
 
@@ -189,6 +190,17 @@ def test_whatever_is_sent_inside_is_not_a_crash(data: bytes, number: int) -> Non
     set_acknowledged(made, number)
     assert acknowledged_by(made) == number
     assert data.endswith(bytes(made[20:]))
+
+
+def test_a_handshake_tells_the_torrent() -> None:
+    made = packet(sent_us=0, window=0)
+    assert swarm_of(made) is None
+    infohash = bytes(range(20))
+    handshake = b"\x13BitTorrent protocol" + bytes(8) + infohash
+    assert swarm_of(made + handshake + b"peer id") == infohash
+    assert swarm_of(made + handshake[:-1]) is None
+    made[1] = SELECTIVE_ACK
+    assert swarm_of(made + handshake) is None
 
 
 def test_a_probe_is_a_byte_that_came_already_and_says_nothing_new() -> None:

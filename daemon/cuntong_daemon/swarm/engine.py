@@ -342,6 +342,19 @@ class SwarmEngine:
                 self._relay.set_order(self._relay_order())
 
     @property
+    def link_down_bytes_s(self) -> int:
+        """As it was set; 0: not known."""
+        return self._link_down
+
+    def set_shares(self, shares: Mapping[bytes, float]) -> None:
+        """The part of a shared link, 0 to 1, that each torrent should get; on other links nothing.
+
+        Torrents of closed swarms can't be told apart: they get what an average one does.
+        """
+        if self._relay is not None:
+            self._relay.set_shares(shares)
+
+    @property
     def relay(self) -> RelayStatus | None:
         """What the relay of a shared link sees; None on other links."""
         return None if self._relay is None else self._relay.status

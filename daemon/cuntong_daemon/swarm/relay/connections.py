@@ -58,6 +58,7 @@ class Connection(Generic[Peer]):
         unacknowledged: Bytes that came and that nothing from inside has acknowledged.
         besides: Bytes that came without data, which no acknowledgement has counted yet.
         acknowledged: The last packet of theirs that we have told them of; None before the first.
+        swarm: Which torrent it is for, as 20 bytes; None as long as that isn't known.
         theirs: The last packet of ours that they have told us of.
         header: Of the last packet that was sent.
         foreign_s: How long others held up the last packet of theirs.
@@ -71,6 +72,7 @@ class Connection(Generic[Peer]):
     unacknowledged: int = 0
     besides: int = 0
     acknowledged: int | None = None
+    swarm: bytes | None = None
     theirs: int | None = None
     header: bytes | None = None
     foreign_s: float = 0.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -100,6 +100,7 @@ class Downlink(Generic[Peer]):
         rate_bytes_s: What is wanted at the moment; None: no limit. 0: nothing.
         queue_s: How long a packet queues by now.
         rate: What comes.
+        shares: The part that each torrent should get, by its infohash as 20 bytes.
         decision: The governor's last.
     """
 
@@ -109,6 +110,7 @@ class Downlink(Generic[Peer]):
         self.rate_bytes_s: int | None = None
         self.queue_s = 0.0
         self.rate = Rate()
+        self.shares: Mapping[bytes, float] = {}
         self.decision: Decision | None = None
         self._acks: Pacer[tuple[Connection[Peer], bytearray, int]] = Pacer()
         self._governor = Governor()
@@ -119,7 +121,8 @@ class Downlink(Generic[Peer]):
         self._own = OwnArrivals()
         self._unhindered_at = float("-inf")
         self._active: dict[Connection[Peer], None] = {}
-        self._busy = 0
+        self._crowd: Counter[bytes] = Counter()
+        self._weights = 0.0
         self._probe_at = float("-inf")
         self._clock_us = 0  # How far ours is before the one inside.
 
@@ -175,7 +178,7 @@ class Downlink(Generic[Peer]):
     def narrow(self, connection: Connection[Peer], packet: bytearray) -> None:
         """Let the peer have no more under way than the pace asks for; for every packet that leaves."""
         if self._acks.rate_bytes_s is not None:
-            narrow_window(packet, self._window(connection.path))
+            narrow_window(packet, self._window(connection))
 
     def acknowledge(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
         """Let an acknowledgement wait for its turn."""
@@ -223,7 +226,9 @@ class Downlink(Generic[Peer]):
             for connection in list(self._active):
                 if not connection.pending and now - connection.came_at > ACTIVE_S:
                     del self._active[connection]
-            self._busy = sum(now - one.came_at < BUSY_S for one in self._active)
+            busy = [one for one in self._active if now - one.came_at < BUSY_S]
+            self._crowd = Counter(one.swarm for one in busy if one.swarm is not None)
+            self._weights = sum(self._weight(one) for one in busy)
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
@@ -240,12 +245,22 @@ class Downlink(Generic[Peer]):
     def _state(self) -> State:
         return State.FREE if self.decision is None else self.decision.state
 
-    def _window(self, path: Path) -> int:
+    def _window(self, connection: Connection[Peer]) -> int:
         """How much a peer may have under way on one connection; all that are busy share what the pace asks for."""
         rates = (self._governor.link_bytes_s, self.cap_bytes_s)
         rate = min((rate for rate in rates if rate), default=0)
-        own = rate * (path.trip_s + WAITING_S) / max(1, self._busy)
+        # Acknowledgements leave in the order in which data came: who has more under way gets more.
+        part = self._weight(connection) / self._weights if self._weights else 1.0
+        own = rate * (connection.path.trip_s + WAITING_S) * min(1.0, part)
         return max(1, math.ceil(own / PACKET_BYTES)) * PACKET_BYTES
+
+    def _weight(self, connection: Connection[Peer]) -> float:
+        """The torrent's share, among all of its connections alike."""
+        shares = self.shares
+        usual = 1 / max(1, len(shares))
+        swarm = connection.swarm
+        among = self._crowd.get(swarm, 1) if swarm is not None else 1
+        return (usual if swarm is None else shares.get(swarm, usual)) / among
 
     def _excess_s(self, path: Path, packet: bytes, size: int, now: float) -> float:
         """How long a packet queued."""
@@ -296,7 +311,7 @@ class Downlink(Generic[Peer]):
         header, theirs, ours = connection.header, connection.theirs, connection.acknowledged
         if header is not None and theirs is not None and ours is not None:
             sent_us = int(now * 1_000_000) - self._clock_us
-            made = probe(header, theirs, ours, sent_us, self._window(connection.path))
+            made = probe(header, theirs, ours, sent_us, self._window(connection))
             yield connection, made, 0.0
 
 

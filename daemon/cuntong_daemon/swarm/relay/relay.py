@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -39,6 +39,7 @@ from .utp import (
     hold,
     kind_of,
     set_acknowledged,
+    swarm_of,
     timestamp_us,
 )
 
@@ -150,6 +151,10 @@ class Relay:
     def set_order(self, order: Order) -> None:
         """What is to be held from now on."""
         self._order = order
+
+    def set_shares(self, shares: Mapping[bytes, float]) -> None:
+        """The part of the link, 0 to 1, for each infohash."""
+        self._down.shares = {infohash[:20]: part for infohash, part in shares.items()}
 
     def open(self, host: str, ports: Sequence[int], inside: Sequence[Address]) -> list[int]:
         """Take the node's own ports, and begin.
@@ -288,6 +293,8 @@ class Relay:
             if kind is not Kind.DATA:
                 self._down.acknowledge(connection, packet, now)
                 continue
+            if connection.swarm is None:
+                connection.swarm = swarm_of(packet)
             # Data doesn't wait for what it acknowledges, and what it acknowledges doesn't wait for the uplink.
             if connection.unacknowledged or has_selective_acknowledgement(packet):
                 self._down.acknowledge(connection, acknowledgement_of(packet), now)

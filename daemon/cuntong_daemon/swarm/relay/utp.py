@@ -19,6 +19,7 @@ _ACK = slice(18, 20)
 _SELECTIVE = HEADER_BYTES
 """Where the first extension is: the number of the next one, its length, its bytes."""
 _UINT32 = 1 << 32
+_HANDSHAKE = b"\x13BitTorrent protocol"
 
 
 class Kind(enum.IntEnum):
@@ -103,6 +104,14 @@ def probe(header: bytes, sequence: int, acknowledged: int, sent_us: int, window:
 def has_selective_acknowledgement(packet: bytes | bytearray) -> bool:
     """Whether a packet tells of packets beyond the one it acknowledges."""
     return packet[_EXTENSION] == SELECTIVE_ACK
+
+
+def swarm_of(packet: bytes | bytearray) -> bytes | None:
+    """The infohash, as 20 bytes, in a packet that begins with BitTorrent's handshake (BEP 3); None in others."""
+    payload = packet[HEADER_BYTES : HEADER_BYTES + 48]
+    if packet[_EXTENSION] or len(payload) < 48 or not payload.startswith(_HANDSHAKE):
+        return None
+    return bytes(payload[28:48])
 
 
 def timestamp_us(packet: bytes | bytearray) -> int:
