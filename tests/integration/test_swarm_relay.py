@@ -19,9 +19,7 @@ from cuntong_daemon.swarm.relay import INSIDE, Order, Relay
 from cuntong_daemon.swarm.relay.utp import (
     Kind,
     acknowledged_by,
-    connection_of,
     kind_of,
-    timestamp_us,
 )
 from cuntong_protocol.divisions import Tier
 from tests.support.payloads import read_files, some_files, torrent_of, write_payload
@@ -138,29 +136,6 @@ def test_data_that_waits_for_the_uplink_is_not_dropped_for_an_old_acknowledgemen
         assert acknowledged_by(peer.recv(2048)) == 0
         inside.sendto(utp(Kind.STATE, 65_000), sender)
         assert acknowledged_by(peer.recv(2048)) == 65_000, "a new connection begins anew"
-
-
-def test_a_lost_call_is_repeated_until_somebody_answers() -> None:
-    with (
-        relay("127.0.86.1") as (_, ports, inside),
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
-    ):
-        peer.bind(("127.0.86.2", 0))
-        peer.settimeout(5)
-        peer.sendto(b"hello", ("127.0.86.1", ports[0]))
-        _, sender = inside.recvfrom(2048)
-        call = utp(Kind.SYN, 0)
-        inside.sendto(call, sender)
-        first, second = peer.recv(2048), peer.recv(2048)
-        assert kind_of(second) is Kind.SYN
-        assert connection_of(first) == connection_of(second) == connection_of(call)
-        assert timestamp_us(second) > timestamp_us(first)
-        answer = utp(Kind.STATE, 0)
-        peer.sendto(answer, ("127.0.86.1", ports[0]))
-        assert inside.recv(2048) == answer
-        peer.settimeout(1)
-        with pytest.raises(TimeoutError):
-            peer.recv(2048)
 
 
 @pytest.mark.parametrize("host", ["127.0.83.1", "::1"])

@@ -51,9 +51,6 @@ MAX_PEERS = 128
 MAX_PACKET = 2048
 AT_ONCE = 32
 """Packets read from one socket before the others have their turn."""
-REDIAL_S = 0.7
-REDIALS = 3
-"""libtorrent repeats a lost `SYN` after 3 s, and begins anew after 5; a repeated one that wasn't lost is ignored."""
 IDLE_POLL_S = 1.0
 Address = tuple[str, int]
 
@@ -110,16 +107,6 @@ class _Peer:
         self.connections = Connections(self)
 
 
-@dataclass(slots=True)
-class _Dial:
-    """A connection that was asked for and not answered yet."""
-
-    packet: bytearray
-    sent_at: float
-    due: float
-    left: int = REDIALS
-
-
 class Relay:
     """Open between `open` and `close`; its methods may be called from any thread."""
 
@@ -132,7 +119,6 @@ class Relay:
         self._order = Order()
         self._status = RelayStatus()
         self._down: Downlink[_Peer] = Downlink()
-        self._dialled: dict[Connection[_Peer], _Dial] = {}
         self._data: Pacer[tuple[_Peer, Connection[_Peer] | None, bytearray]] = Pacer()
         self._up, self._acks_up = Rate(), Rate()
         self._lock = threading.Lock()  # Of `_peers`: dialling makes one, too.
@@ -230,8 +216,7 @@ class Relay:
     def _run(self) -> None:
         while not self._is_closing:
             now = time.monotonic()
-            redial = min((dial.due for dial in self._dialled.values()), default=float("inf"))
-            due = min(self._down.due(now), self._data.due(), redial, now + self._patience_s())
+            due = min(self._down.due(now), self._data.due(), now + self._patience_s())
             for file, _ in self._poll.poll(max(0.0, due - now)):
                 found = self._files.get(file)
                 if found is None:
@@ -265,9 +250,7 @@ class Relay:
             peer.heard_at = now
             kind = kind_of(packet)
             if kind is not None:
-                connection = peer.connections.incoming(packet, kind)
-                self._dialled.pop(connection, None)
-                self._down.came(connection, packet, kind, now)
+                self._down.came(peer.connections.incoming(packet, kind), packet, kind, now)
             with suppress(OSError):
                 peer.inner.sendto(packet, self._inside[door])
 
@@ -284,8 +267,6 @@ class Relay:
                 continue
             connection = peer.connections.outgoing(packet, kind)
             self._down.sent(connection, packet, timestamp_us(packet), now)
-            if kind is Kind.SYN:
-                self._dialled[connection] = _Dial(bytearray(packet), now, now + REDIAL_S)
             if kind not in (Kind.DATA, Kind.STATE, Kind.FIN):
                 self._queue(peer, connection, packet, now)
                 continue
@@ -327,18 +308,7 @@ class Relay:
                 set_acknowledged(packet, known.acknowledged)
                 hold(packet, int(held_s * 1_000_000))
             self._send(peer, packet, now)
-        self._redial(now)
         self._tell(now)
-
-    def _redial(self, now: float) -> None:
-        for connection, dial in list(self._dialled.items()):
-            if now < dial.due:
-                continue
-            hold(dial.packet, int((now - dial.sent_at) * 1_000_000))
-            self._send(connection.peer, dial.packet, now)
-            dial.sent_at, dial.due, dial.left = now, now + REDIAL_S, dial.left - 1
-            if not dial.left:
-                del self._dialled[connection]
 
     def _tell(self, now: float) -> None:
         down, decision = self._down, self._down.decision
