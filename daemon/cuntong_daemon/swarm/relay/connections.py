@@ -20,6 +20,16 @@ Peer = TypeVar("Peer")
 
 
 @dataclass(slots=True)
+class Unheard:
+    """A packet of ours that hasn't been acknowledged yet."""
+
+    packet: bytes
+    sent_at: float
+    due: float
+    """When it is sent again."""
+
+
+@dataclass(slots=True)
 class Path:
     """The way to a peer and back.
 
@@ -62,6 +72,7 @@ class Connection(Generic[Peer]):
         theirs: The last packet of ours that they have told us of.
         header: Of the last packet that was sent.
         foreign_s: How long others held up the last packet of theirs.
+        unheard: Small packets of ours, by their number.
         pending: Acknowledgements of this connection that wait.
         came_at: When data came last.
         told_at: When it was acknowledged or probed last.
@@ -76,9 +87,21 @@ class Connection(Generic[Peer]):
     theirs: int | None = None
     header: bytes | None = None
     foreign_s: float = 0.0
+    unheard: dict[int, Unheard] = field(default_factory=dict)
     pending: int = 0
     came_at: float = float("-inf")
     told_at: float = float("-inf")
+
+    def has(self, number: int) -> None:
+        """They have everything up to this packet."""
+        self.theirs = number
+        for one in [one for one in self.unheard if (number - one) % 65_536 < 32_768]:
+            del self.unheard[one]
+
+    @property
+    def missing(self) -> Unheard | None:
+        """The first packet that they don't have, if it is known."""
+        return None if self.theirs is None else self.unheard.get((self.theirs + 1) % 65_536)
 
 
 class Connections(Generic[Peer]):

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from cuntong_daemon.policy.governor import Decision, Governor, State
 
-from .connections import Connection, Path
+from .connections import Connection, Path, Unheard
 from .delays import OwnArrivals
 from .pacing import Pacer
 from .utp import (
@@ -28,6 +28,8 @@ from .utp import (
     probe,
     report_no_more,
     reported_us,
+    sequence_of,
+    set_acknowledged,
 )
 
 PACKET_BYTES = 1_500
@@ -44,6 +46,9 @@ OUTAGE_S = 1.0
 """Nothing at all came for so long, not even answers to probes: it isn't others. No modem queues for longer."""
 PROBE_S = 0.08
 """48 bytes each way: 0.9 % of 512 kbit/s."""
+SMALL_BYTES = 200
+MAX_UNHEARD = 64
+REPEAT_S = 0.1
 PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
 BUSY_S = 1.0
@@ -140,7 +145,7 @@ class Downlink(Generic[Peer]):
         """A packet has come from outside."""
         if kind not in (Kind.DATA, Kind.STATE):
             return
-        connection.theirs = acknowledged_by(packet)
+        connection.has(acknowledged_by(packet))
         size = len(packet) + IP_UDP_BYTES
         if kind is Kind.STATE:
             connection.besides += size
@@ -189,13 +194,14 @@ class Downlink(Generic[Peer]):
     def due(self, now: float) -> float:
         """When `take` has something to give, at the latest."""
         if self._is_held(now):
-            return self._probe_at if self._active else float("inf")
-        return min(self._acks.due(), self._late_at(), self._impatient()[0])
+            return min(self._probe_at, self._repeat_at()) if self._active else float("inf")
+        return min(self._acks.due(), self._late_at(), self._impatient()[0], self._repeat_at())
 
     def take(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
         """What may leave now, and how many seconds it has waited; probes among it."""
         if now >= self._next_step:
             self.govern(now)
+        yield from self._repeat(now)
         while not self._is_held(now):
             taken = self._acks.take(now)
             if taken is None:
@@ -297,6 +303,35 @@ class Downlink(Generic[Peer]):
             self._releases.clear()
             return False
         return True
+
+    def left(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
+        """Data of ours has left. A small packet, a request mostly, is sent again here if it is lost.
+
+        libtorrent would begin its time-out anew with every packet that comes, and counts as repeated
+        acknowledgements only those without data: a request that was lost on a parent's full downlink stopped a village
+        for ten seconds.
+        """
+        if len(packet) <= SMALL_BYTES and len(connection.unheard) < MAX_UNHEARD:
+            due = now + self._patience_s(connection.path)
+            connection.unheard[sequence_of(packet)] = Unheard(bytes(packet), now, due)
+
+    def _patience_s(self, path: Path) -> float:
+        return 2 * path.trip_s + path.jitter_s + REPEAT_S
+
+    def _repeat_at(self) -> float:
+        missing = (one.missing for one in self._active)
+        return min((one.due for one in missing if one is not None), default=float("inf"))
+
+    def _repeat(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
+        for connection in self._active:
+            missing = connection.missing
+            if missing is None or now < missing.due:
+                continue
+            missing.due = now + 2 * (missing.due - missing.sent_at)
+            made = bytearray(missing.packet)
+            if connection.acknowledged is not None:
+                set_acknowledged(made, connection.acknowledged)
+            yield connection, made, now - missing.sent_at
 
     def _impatient(self) -> tuple[float, Connection[Peer] | None]:
         """Who waits for an acknowledgement for the longest, and until when it may."""

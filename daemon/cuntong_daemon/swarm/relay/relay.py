@@ -307,6 +307,7 @@ class Relay:
                 # libtorrent drops data that acknowledges less than what came before it, by more than 3 packets.
                 set_acknowledged(packet, known.acknowledged)
                 hold(packet, int(held_s * 1_000_000))
+                down.left(known, packet, now)
             self._send(peer, packet, now)
         self._tell(now)
 

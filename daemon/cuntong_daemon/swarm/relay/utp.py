@@ -44,6 +44,11 @@ def connection_of(packet: bytes | bytearray) -> int:
     return int.from_bytes(packet[_CONNECTION], "big")
 
 
+def sequence_of(packet: bytes | bytearray) -> int:
+    """The packet's own number."""
+    return int.from_bytes(packet[_SEQUENCE], "big")
+
+
 def acknowledged_by(packet: bytes | bytearray) -> int:
     """The last packet in sequence that its sender has."""
     return int.from_bytes(packet[_ACK], "big")
