@@ -20,6 +20,7 @@ from cuntong_daemon.swarm.relay.utp import (
     hold,
     kind_of,
     reported_us,
+    sequence_of,
     timestamp_us,
 )
 
@@ -319,6 +320,37 @@ def test_a_queue_elsewhere_is_not_ours(is_sibling_there: bool) -> None:
         if is_sibling_there:
             arrive(sibling, now + 0.025, 0.06)
     assert (down._state is State.FREE) is is_sibling_there
+
+
+def test_a_request_that_was_lost_is_sent_again_until_it_is_heard() -> None:
+    down: Downlink[str] = Downlink()
+    down.link_bytes_s = LINK
+    county = Connections("county")
+
+    def arrive(now: float, acknowledged: int) -> None:
+        sent_us = int((now - ONE_WAY_S) * 1e6)
+        packet = bytes(header(Kind.DATA, 100, sent_us, 0, 1, acknowledged)) + bytes(40)
+        down.came(county.incoming(packet, Kind.DATA), packet, Kind.DATA, now)
+
+    arrive(0.0, 65_534)
+    (connection,) = down._active
+    connection.acknowledged = 1
+    for number, size in ((65_535, 17), (0, 17), (1, 1_000)):
+        request = header(Kind.DATA, 101, 0, 0, number, 1) + bytes(size)
+        down.left(connection, request, 0.0)
+    again = []
+    now = 0.0
+    while now < 10:
+        now += 0.05
+        arrive(now, 65_534)  # Whatever comes meanwhile.
+        again += [(now, sequence_of(packet)) for _, packet, _ in down.take(now) if len(packet) > 21]
+    assert {number for _, number in again} == {65_535}
+    gaps = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(again)]
+    assert 3 <= len(again) <= 6
+    assert gaps == sorted(gaps), "each time it waits longer"
+    arrive(now, 0)
+    assert not connection.unheard, "the large one is libtorrent's business"
+    assert down._repeat_at() == float("inf")
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 65_535), st.sampled_from(list(Kind)))))
