@@ -7,7 +7,7 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -99,14 +99,35 @@ def test_disk_that_takes_only_larger_blocks_is_written_through_the_cache(
     assert read_payload(built) == {"film.mp4": FILM}
 
 
-def test_other_file_system_without_direct_writing_gives_the_same_bundle(tmp_path: Path) -> None:
-    other = Path("/dev/shm")  # noqa: S108  # Another file system is what is wanted.
-    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system to write to")
-    source = write_folder(tmp_path / "in", {"film.mp4": FILM, "a.txt": b"a"})
-    with tempfile.TemporaryDirectory(dir=other) as place:
-        there = build(source, Path(place) / "out")
-        assert read_payload(there) == {"film.mp4": FILM, "a.txt": b"a"}
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A folder that shares no file system with `tmp_path`."""
+    memory = Path("/dev/shm")  # noqa: S108  # Another file system is what is wanted.
+    if not os.access(memory, os.W_OK):
+        pytest.skip("this test's second file system, /dev/shm, isn't there or can't be written to")
+    if memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("the tests' temporary folder lies in /dev/shm: there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_other_file_system_without_direct_writing_gives_the_same_bundle(
+    tmp_path: Path, other_file_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = fcntl.fcntl
+
+    def refuse(descriptor: int, command: int, argument: int = 0) -> int:
+        # As a tmpfs before Linux 6.6 does.
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return change(descriptor, command, argument)
+
+    files = {"film.mp4": FILM, "a.txt": b"a"}
+    source = write_folder(tmp_path / "in", files)
+    with monkeypatch.context() as context:
+        context.setattr(fcntl, "fcntl", refuse)
+        there = build(source, other_file_system / "out")
+    assert read_payload(there) == files
     assert there.descriptor == build(source, tmp_path / "out").descriptor
 
 
