@@ -45,6 +45,8 @@ share = 0.5
 outage_s = 1.0
 """
 TOGETHER_S = 180.0
+POLL_S = 0.05
+"""How often is looked whether processes are left: orphans tell nobody when they end."""
 MISSING = ("(lab.no-tool)", "(lab.no-namespaces)", "(lab.no-tun)")
 """How the one line ends in which the laboratory says what this machine lacks."""
 
@@ -123,6 +125,8 @@ def test_interrupted_laboratory_leaves_no_process_and_no_folder(
     os.killpg(process.pid, how)
     process.communicate(timeout=TOGETHER_S)
     assert process.returncode != 0
+    deadline = time.monotonic() + TOGETHER_S
     while _is_there(process.pid):
-        time.sleep(0.05)
+        assert time.monotonic() < deadline, "some of its processes go on"
+        time.sleep(POLL_S)
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]

@@ -15,6 +15,7 @@ from cuntong_daemon.i18n import _
 from cuntong_protocol.texts import N_
 
 from .analysis import analyse
+from .emulator import SAMPLE_S
 from .errors import LabError
 from .probing import Probes
 from .processes import busy_share, cost_of
@@ -111,7 +112,7 @@ def run(
                             seconds=round(scenario.baseline_s),
                         )
                     )
-                    _sleep(wires, scenario.baseline_s)
+                    wires.wait(scenario.baseline_s)
                 say(_("Publishing."))
                 payload_bytes = _measure(
                     topology, scenario, contender, wires, content, recorder, watch
@@ -181,7 +182,7 @@ def _measure(
             watch(now - started, places - len(waiting), places)
             if now >= end or (not waiting and now >= hold):
                 break
-            _sleep(wires, POLL_S)
+            wires.wait(POLL_S)
     for code, pid in pids.items():
         recorder.costs.setdefault(code, (before[code], cost_of(pid)))
     recorder.ended = time.monotonic()
@@ -232,22 +233,16 @@ def _mender(node: Node) -> Callable[[Wires], None]:
     return mend
 
 
-def _sleep(wires: Wires, seconds: float) -> None:
-    time.sleep(seconds)
-    if not wires.is_alive:
-        raise LabError("lab.emulator-failed", N_("The link emulator ended early."))
-
-
 def wait_until_quiet(wires: Wires, limit_s: float = REST_S) -> None:
     """Wait until nothing much has crossed any link for a while.
 
     Raises:
-        LabError: `lab.not-quiet`.
+        LabError: `lab.not-quiet`, `lab.emulator-failed`.
     """
     deadline = time.monotonic() + limit_s
     needed = int(QUIET_S)
     while True:
-        _sleep(wires, 1.0)
+        wires.wait(SAMPLE_S)
         recent = wires.samples[-needed - 1 :]
         if len(recent) > needed and all(
             now.bytes - before.bytes < QUIET_BYTES_S * needed
