@@ -15,14 +15,12 @@ import pytest
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.packing import PACKED_BELOW_BYTES
 from cuntong_tools.publish import copying, hashing
-from cuntong_tools.publish.build import BuildProgress, build_bundle
+from cuntong_tools.publish.build import BuildProgress
 from cuntong_tools.publish.copying import Copier
 from cuntong_tools.publish.scan import SourceFile, scan_folder
 from tests.support.bundles import (
-    BUNDLE_ID,
     as_predecessor,
     build,
-    metadata,
     noise,
     poetry,
     read_folder,
@@ -226,14 +224,7 @@ def test_full_disk_ends_the_hashing_too(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "pwrite", fill)
     with pytest.raises(BundleError) as caught:
-        build_bundle(
-            source,
-            metadata(),
-            bundle_id=BUNDLE_ID,
-            revision=1,
-            output=tmp_path / "out",
-            progress=seen.append,
-        )
+        build(source, tmp_path / "out", progress=seen.append)
     assert caught.value.code == "build.disk-full"
     assert not (tmp_path / "out").exists()
     hashing_seen = [it for it in seen if it.stage == "hashing"]
@@ -252,9 +243,7 @@ def test_interrupt_while_a_film_is_copied_leaves_nothing(tmp_path: Path, stage: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            source, metadata(), bundle_id=BUNDLE_ID, revision=1, output=output, progress=interrupt
-        )
+        build(source, output, progress=interrupt)
     assert list(output.iterdir()) == []
     assert _no_copying_thread()
 
@@ -301,12 +290,10 @@ def test_progress_never_goes_back_and_ends_at_the_whole(tmp_path: Path) -> None:
     first = build(write_folder(tmp_path / "1", poetry()), tmp_path / "first")
     source = write_folder(tmp_path / "2", {**poetry(), "1.mp4": FILM, "2.mp4": OTHER_FILM})
     seen: list[BuildProgress] = []
-    build_bundle(
+    build(
         source,
-        metadata(),
-        bundle_id=BUNDLE_ID,
+        tmp_path / "out",
         revision=2,
-        output=tmp_path / "out",
         predecessor=as_predecessor(first),
         progress=seen.append,
     )
