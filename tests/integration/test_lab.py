@@ -116,12 +116,15 @@ def test_interrupted_laboratory_leaves_no_process_and_no_folder(
     # Whoever is started in the background of a shell inherits that SIGINT is ignored; a terminal doesn't ignore it.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        process = lab("run", str(tmp_path / "small.toml"), temporary=tmp_path)
+        plan, out = str(tmp_path / "small.toml"), str(tmp_path / "out 1")
+        process = lab("run", plan, "--out", out, temporary=tmp_path)
     finally:
         signal.signal(signal.SIGINT, ours)
     assert process.stdout is not None
     if "proves itself" not in process.stdout.readline():
         finish(process)
+    (folder,) = tmp_path.glob("cuntong-lab-*")
+    assert folder.name.startswith(f"cuntong-lab-{process.pid}-out_1-")
     os.killpg(process.pid, how)
     process.communicate(timeout=TOGETHER_S)
     assert process.returncode != 0

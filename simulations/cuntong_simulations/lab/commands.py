@@ -76,6 +76,11 @@ class Measurement:
     baseline: float | None
     seed: int
 
+    @property
+    def name(self) -> str:
+        """What tells it from other measurements at the same time: where its results go."""
+        return "" if self.out is None else self.out.resolve().name
+
     def read(self) -> tuple[Topology, Scenario]:
         """Topology and scenario, checked.
 
@@ -130,6 +135,7 @@ def run_command(
         say=screen.say,
         watch=screen.watch,
         logs=None if out is None else out / "logs",
+        name=wanted.name,
     )
     screen.clear()
     show(result)
@@ -189,6 +195,7 @@ def compare_command(
                 say=screen.say,
                 watch=screen.watch,
                 logs=None if out is None else out / "logs" / file_name(contender.name),
+                name=wanted.name,
             )
         except LabError as error:
             click.echo(f"! {contender.name}: {error}", err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from cuntong_protocol.texts import N_
 from .analysis import analyse
 from .emulator import SAMPLE_S
 from .errors import LabError
+from .folders import remove_abandoned, working_folder
 from .probing import Probes
 from .processes import busy_share, cost_of
 from .proof import prove
@@ -73,6 +73,7 @@ def run(
     say: Say,
     watch: Callable[[float, int, int], None],
     logs: Path | None = None,
+    name: str = "",
 ) -> Result:
     """Measure; needs a process that `namespaces.isolate` made.
 
@@ -80,13 +81,15 @@ def run(
         say: Is told what is done now.
         watch: Is told (seconds since the publication, places that are done, places).
         logs: A folder for what the programs in the places wrote, whatever becomes of the run.
+        name: Stands in the working folder's name, so that people can tell runs apart.
 
     Raises:
         LabError: something didn't start, or ended.
     """
     began_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(prefix="cuntong-lab-") as name:
-        folder = Path(name)
+    for abandoned in remove_abandoned():
+        say(_("Removed what a run that was killed had left: {folder}", folder=str(abandoned)))
+    with working_folder(name) as folder:
         content = folder / "content"
         content_bytes = make_payload(scenario.payload, content, seed)
         say(_("The emulator proves itself."))
