@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -75,7 +76,9 @@ class Api:
             working=lambda: {item.id: item.state for item in node.replicator.items.values()},
             on_order=self._on_order,
         )
-        self._bandwidth = bandwidth_methods(node.bandwidth, now=node.clock.now)
+        self._bandwidth = bandwidth_methods(
+            node.bandwidth, now=node.clock.now, record=partial(node.record, "bandwidth")
+        )
 
     @property
     def handlers(self) -> Mapping[str, Handler]:

@@ -244,11 +244,11 @@ class Node:
         if await self.database.call(self.catalogue.bundle, bundle) is None:
             return sentence("order.unknown", N_("{id} isn't in the parent's catalogue."), id=bundle)
         self.replicator.demand(bundle)
-        await self._record("order", _ordered(child, bundle))
+        await self.record("order", _ordered(child, bundle))
         return order_noted()
 
     def on_notice(self, sender: Division, text: Sentence) -> None:
-        self.start(self._record, "notice", text)
+        self.start(self.record, "notice", text)
 
     def on_certificate(self, chain: str) -> None:
         self.start(self._install_certificate, chain)
@@ -261,7 +261,7 @@ class Node:
             return
         if is_new:
             await trio.to_thread.run_sync(self._load_certificates)
-            await self._record(
+            await self.record(
                 "certificate",
                 sentence(
                     "app.certificate-renewed",
@@ -284,13 +284,13 @@ class Node:
             kind=kind,
         )
         log.warning("app.report", child=child, kind=kind, body=body[:2000].hex())
-        self.start(self._record, "report", text)
+        self.start(self.record, "report", text)
 
-    async def _record(self, kind: str, text: Sentence) -> None:
+    async def record(self, kind: str, text: Sentence) -> None:
+        """Remember something that happened here for the operator; what can't be written is in the log."""
         try:
             await self.database.call(self.catalogue.record_event, kind, text, self.clock.now())
         except StoreError as error:
-            # The log has it, if there is room for that.
             log.warning("app.not-recorded", kind=kind, text=str(text), code=error.code)
 
     def start(self, job: Callable[..., Awaitable[None]], *arguments: object) -> None:

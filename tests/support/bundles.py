@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cuntong_protocol.bundle.merkle import hash_file
 from cuntong_protocol.bundle.metadata import Metadata, parse_metadata
 from cuntong_protocol.bundle.packing import unpack_pack
 from cuntong_protocol.divisions import Division
-from cuntong_tools.publish.build import BuiltBundle, Predecessor, build_bundle
+from cuntong_tools.publish.build import BuildProgress, BuiltBundle, Predecessor, build_bundle
 
 PUBLISHER = Division("440000000000")
 BUNDLE_ID = parse_bundle_id("440000000000/202703/poems")
@@ -89,6 +89,7 @@ def build(
     others: tuple[Predecessor, ...] = (),
     threads: int | None = None,
     bundle_id: BundleId = BUNDLE_ID,
+    progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuiltBundle:
     """Build the test bundle."""
     return build_bundle(
@@ -100,6 +101,7 @@ def build(
         predecessor=predecessor,
         others=others,
         threads=threads,
+        progress=progress,
     )
 
 

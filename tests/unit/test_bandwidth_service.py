@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -22,8 +25,7 @@ from cuntong_protocol.divisions import Division
 from cuntong_protocol.link.messages import Bandwidth as Said
 from cuntong_protocol.link.states import Role
 
-VILLAGE = Division("441900003005")
-HEAD = '[node]\ncode = "441900003000"\n[bandwidth]\n'
+COUNTY, VILLAGE = Division("441900000000"), Division("441900003005")
 
 
 @dataclass
@@ -97,18 +99,39 @@ class Place:
     async def settle(self, seconds: float = 3) -> None:
         await trio.sleep(seconds)
 
+    def connect_parent(self) -> Session:
+        parent = Session(Role.PARENT, COUNTY)
+        self.around.parent = parent
+        self.service.on_parent(cast("Any", parent))
+        return parent
 
-def place(tmp_path: Path, text: str) -> Place:
-    config = parse_config((HEAD + text).encode(), file="config.toml")
-    engine, around = Engine(), Neighbours()
-    service = Bandwidth(
-        config,
-        clock=NodeClock(),
-        engine=cast("Any", engine),
-        neighbours=cast("Any", around),
-        person=PersonsLimits(DataPaths(tmp_path), config.bandwidth.zone),
-    )
-    return Place(service, engine, around)
+    def hear(self, peer: Session, message: Said) -> None:
+        self.service.on_said(cast("Any", peer), message)
+
+
+Begin = Callable[..., AbstractAsyncContextManager[Place]]
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Begin:
+    """Runs the service with these lines in `[bandwidth]` and `[node]`."""
+
+    @asynccontextmanager
+    async def place(bandwidth: str = "", node: str = "") -> AsyncIterator[Place]:
+        text = f'[node]\ncode = "441900003000"\n{node}[bandwidth]\n{bandwidth}'
+        config = parse_config(text.encode(), file="config.toml")
+        engine, around = Engine(), Neighbours()
+        service = Bandwidth(
+            config,
+            clock=NodeClock(),
+            engine=cast("Any", engine),
+            neighbours=cast("Any", around),
+            person=PersonsLimits(DataPaths(tmp_path), config.bandwidth.zone),
+        )
+        async with running(service):
+            yield Place(service, engine, around)
+
+    return place
 
 
 def says(*, down: int = 0, link: int = 0, paused: bool = False, seconds: int = 0) -> Said:
@@ -116,10 +139,9 @@ def says(*, down: int = 0, link: int = 0, paused: bool = False, seconds: int = 0
 
 
 async def test_a_person_s_pause_stops_the_engine_at_once_and_resume_goes_on(
-    tmp_path: Path, autojump_clock: MockClock
+    begin: Begin, autojump_clock: MockClock
 ) -> None:
-    made = place(tmp_path, "")
-    async with running(made.service):
+    async with begin() as made:
         made.service.person.pause()
         made.service.look()
         await made.settle(0.5)
@@ -132,14 +154,11 @@ async def test_a_person_s_pause_stops_the_engine_at_once_and_resume_goes_on(
 
 
 async def test_what_the_parent_says_holds_for_its_seconds_and_not_longer(
-    tmp_path: Path, autojump_clock: MockClock
+    begin: Begin, autojump_clock: MockClock
 ) -> None:
-    made = place(tmp_path, "")
-    parent = Session(Role.PARENT, Division("441900000000"))
-    async with running(made.service):
-        made.around.parent = parent
-        made.service.on_parent(cast("Any", parent))
-        made.service.on_said(cast("Any", parent), says(down=20_000, seconds=60))
+    async with begin() as made:
+        parent = made.connect_parent()
+        made.hear(parent, says(down=20_000, seconds=60))
         await made.settle()
         assert made.engine.limits[0] == 20_000
         await made.settle(100)
@@ -147,13 +166,11 @@ async def test_what_the_parent_says_holds_for_its_seconds_and_not_longer(
 
 
 async def test_a_parent_that_is_gone_says_nothing_any_more(
-    tmp_path: Path, autojump_clock: MockClock
+    begin: Begin, autojump_clock: MockClock
 ) -> None:
-    made = place(tmp_path, "")
-    parent = Session(Role.PARENT, Division("441900000000"))
-    async with running(made.service):
-        made.around.parent = parent
-        made.service.on_said(cast("Any", parent), says(paused=True))
+    async with begin() as made:
+        parent = made.connect_parent()
+        made.hear(parent, says(paused=True))
         await made.settle()
         assert made.engine.is_paused
         made.around.parent = None
@@ -162,13 +179,10 @@ async def test_a_parent_that_is_gone_says_nothing_any_more(
 
 
 async def test_the_parent_is_told_of_the_link_once_and_again_when_it_changes(
-    tmp_path: Path, autojump_clock: MockClock
+    begin: Begin, autojump_clock: MockClock
 ) -> None:
-    made = place(tmp_path, "link_down_kbit_s = 512\nlink_up_kbit_s = 128\ndown_kbit_s = 400\n")
-    parent = Session(Role.PARENT, Division("441900000000"))
-    async with running(made.service):
-        made.around.parent = parent
-        made.service.on_parent(cast("Any", parent))
+    async with begin("link_down_kbit_s = 512\nlink_up_kbit_s = 128\ndown_kbit_s = 400\n") as made:
+        parent = made.connect_parent()
         await made.settle(10)
         assert [(one.link_down_bytes_s, one.limit_down_bytes_s) for one in parent.said] == [
             (64_000, 50_000)
@@ -180,17 +194,16 @@ async def test_the_parent_is_told_of_the_link_once_and_again_when_it_changes(
 
 
 async def test_a_child_s_own_limit_and_that_for_places_below_are_kept_for_its_address(
-    tmp_path: Path, autojump_clock: MockClock
+    begin: Begin, autojump_clock: MockClock
 ) -> None:
-    made = place(tmp_path, "up_kbit_s_per_child = 400\n")
     child = Session(Role.CHILD)
-    async with running(made.service):
+    async with begin("up_kbit_s_per_child = 400\n") as made:
         made.around.children[VILLAGE] = Child(child)
         made.service.on_child(cast("Any", child))
         await made.settle()
         assert made.engine.hosts == {"10.0.0.5": 50_000}
         assert child.said[-1].limit_down_bytes_s == 50_000
-        made.service.on_said(cast("Any", child), says(down=8_000, link=64_000))
+        made.hear(child, says(down=8_000, link=64_000))
         await made.settle()
         assert made.engine.hosts == {"10.0.0.5": 8_000}
         assert made.engine.target_ms == 40
@@ -201,16 +214,15 @@ async def test_a_child_s_own_limit_and_that_for_places_below_are_kept_for_its_ad
 
 
 async def test_a_thin_uplink_in_a_mesh_lets_villages_help_each_other(
-    tmp_path: Path, autojump_clock: MockClock
+    begin: Begin, autojump_clock: MockClock
 ) -> None:
-    made = place(tmp_path, "link_up_kbit_s = 2000\nshared = false\n")
-    made.service._vpn_shape = "mesh"
-    async with running(made.service):
+    link = "link_up_kbit_s = 2000\nshared = false\n"
+    async with begin(link, node='vpn_shape = "mesh"\n') as made:
         for number in range(20):
             code = Division(f"4419000030{number + 10}")
             session = Session(Role.CHILD, code, f"10.0.1.{number}")
             made.around.children[code] = Child(session, {b"x" * 32: object()})
-            made.service.on_said(cast("Any", session), says(link=64_000))
+            made.hear(session, says(link=64_000))
         await made.settle()
         assert made.around.is_scarce
         made.around.children.clear()

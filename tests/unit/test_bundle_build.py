@@ -18,9 +18,8 @@ import pytest
 from cuntong_protocol.bundle.descriptor import parse_bundle_id
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.torrent import decode_torrent
-from cuntong_tools.publish.build import BuildProgress, BuiltBundle, build_bundle
+from cuntong_tools.publish.build import BuildProgress, BuiltBundle
 from tests.support.bundles import (
-    BUNDLE_ID,
     as_predecessor,
     build,
     metadata,
@@ -381,14 +380,7 @@ def test_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, stage: st
                     opened.write(b"more")
 
     with pytest.raises(BundleError) as caught:
-        build_bundle(
-            source,
-            metadata(),
-            bundle_id=BUNDLE_ID,
-            revision=1,
-            output=tmp_path / "out",
-            progress=change,
-        )
+        build(source, tmp_path / "out", progress=change)
     assert caught.value.code == "build.file-changed"
     assert not (tmp_path / "out").exists()
 
@@ -400,14 +392,7 @@ def test_file_that_vanishes_is_refused(tmp_path: Path) -> None:
         (source / "a.txt").unlink(missing_ok=True)
 
     with pytest.raises(BundleError) as caught:
-        build_bundle(
-            source,
-            metadata(),
-            bundle_id=BUNDLE_ID,
-            revision=1,
-            output=tmp_path / "out",
-            progress=vanish,
-        )
+        build(source, tmp_path / "out", progress=vanish)
     assert caught.value.code == "build.file-changed"
 
 
@@ -439,9 +424,7 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path, folder: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            folder, metadata(), bundle_id=BUNDLE_ID, revision=1, output=output, progress=interrupt
-        )
+        build(folder, output, progress=interrupt)
     assert list(output.iterdir()) == []
 
 

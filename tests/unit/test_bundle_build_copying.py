@@ -7,7 +7,7 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,12 @@ import pytest
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.packing import PACKED_BELOW_BYTES
 from cuntong_tools.publish import copying, hashing
-from cuntong_tools.publish.build import BuildProgress, build_bundle
+from cuntong_tools.publish.build import BuildProgress
 from cuntong_tools.publish.copying import Copier
 from cuntong_tools.publish.scan import SourceFile, scan_folder
 from tests.support.bundles import (
-    BUNDLE_ID,
     as_predecessor,
     build,
-    metadata,
     noise,
     poetry,
     read_folder,
@@ -99,14 +97,35 @@ def test_disk_that_takes_only_larger_blocks_is_written_through_the_cache(
     assert read_payload(built) == {"film.mp4": FILM}
 
 
-def test_other_file_system_without_direct_writing_gives_the_same_bundle(tmp_path: Path) -> None:
-    other = Path("/dev/shm")  # noqa: S108  # Another file system is what is wanted.
-    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system to write to")
-    source = write_folder(tmp_path / "in", {"film.mp4": FILM, "a.txt": b"a"})
-    with tempfile.TemporaryDirectory(dir=other) as place:
-        there = build(source, Path(place) / "out")
-        assert read_payload(there) == {"film.mp4": FILM, "a.txt": b"a"}
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A folder that shares no file system with `tmp_path`."""
+    memory = Path("/dev/shm")  # noqa: S108  # Another file system is what is wanted.
+    if not os.access(memory, os.W_OK):
+        pytest.skip("this test's second file system, /dev/shm, isn't there or can't be written to")
+    if memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("the tests' temporary folder lies in /dev/shm: there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_other_file_system_without_direct_writing_gives_the_same_bundle(
+    tmp_path: Path, other_file_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = fcntl.fcntl
+
+    def refuse(descriptor: int, command: int, argument: int = 0) -> int:
+        # As a tmpfs before Linux 6.6 does.
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return change(descriptor, command, argument)
+
+    files = {"film.mp4": FILM, "a.txt": b"a"}
+    source = write_folder(tmp_path / "in", files)
+    with monkeypatch.context() as context:
+        context.setattr(fcntl, "fcntl", refuse)
+        there = build(source, other_file_system / "out")
+    assert read_payload(there) == files
     assert there.descriptor == build(source, tmp_path / "out").descriptor
 
 
@@ -205,14 +224,7 @@ def test_full_disk_ends_the_hashing_too(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "pwrite", fill)
     with pytest.raises(BundleError) as caught:
-        build_bundle(
-            source,
-            metadata(),
-            bundle_id=BUNDLE_ID,
-            revision=1,
-            output=tmp_path / "out",
-            progress=seen.append,
-        )
+        build(source, tmp_path / "out", progress=seen.append)
     assert caught.value.code == "build.disk-full"
     assert not (tmp_path / "out").exists()
     hashing_seen = [it for it in seen if it.stage == "hashing"]
@@ -231,9 +243,7 @@ def test_interrupt_while_a_film_is_copied_leaves_nothing(tmp_path: Path, stage: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            source, metadata(), bundle_id=BUNDLE_ID, revision=1, output=output, progress=interrupt
-        )
+        build(source, output, progress=interrupt)
     assert list(output.iterdir()) == []
     assert _no_copying_thread()
 
@@ -280,12 +290,10 @@ def test_progress_never_goes_back_and_ends_at_the_whole(tmp_path: Path) -> None:
     first = build(write_folder(tmp_path / "1", poetry()), tmp_path / "first")
     source = write_folder(tmp_path / "2", {**poetry(), "1.mp4": FILM, "2.mp4": OTHER_FILM})
     seen: list[BuildProgress] = []
-    build_bundle(
+    build(
         source,
-        metadata(),
-        bundle_id=BUNDLE_ID,
+        tmp_path / "out",
         revision=2,
-        output=tmp_path / "out",
         predecessor=as_predecessor(first),
         progress=seen.append,
     )

@@ -54,7 +54,12 @@ class Shell:
         self.paths = DataPaths(folder)
         self.bandwidth = FakeBandwidth(self.paths, lambda: self.now)
         self.bandwidth.link = dict(LINK)
+        self.events: list[str] = []
         self._capsys = capsys
+
+    async def record(self, event: Sentence) -> None:
+        await trio.lowlevel.checkpoint()
+        self.events.append(str(event))
 
     async def status(self, _params: dict[str, Any]) -> object:
         await trio.lowlevel.checkpoint()
@@ -88,7 +93,7 @@ def english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 async def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Shell]:
     shell = Shell(tmp_path, capsys)
-    methods = bandwidth_methods(shell.bandwidth, now=lambda: shell.now)
+    methods = bandwidth_methods(shell.bandwidth, now=lambda: shell.now, record=shell.record)
     async with fake_node(tmp_path, [], methods | {"status": shell.status}):
         yield shell
 
@@ -184,6 +189,34 @@ async def test_what_cant_be_written_holds_and_is_told(shell: Shell) -> None:
     assert "! Limits and pauses hold" in await shell.says("status")
 
 
+async def test_what_was_said_and_taken_back_is_an_event_with_its_end(shell: Shell) -> None:
+    for words, event in (
+        ("limit --down 200 --up 100", "limited transfers until it is taken back: in 200 kbit/s, out 100 kbit/s."),
+        ("limit --up 9 --for 2h", "limited transfers until 2027-03-05 22:00: in -, out 9 kbit/s."),
+        ("limit --down 9 --weekly mon-fri 8:00-9:00 --weekly sat 1:00-2:00",
+         "limited transfers every week (mon-fri 8:00-9:00, sat 1:00-2:00): in 9 kbit/s, out -."),
+        ("limit --none", "took all limits back."),
+        ("pause --until 18:00", "paused transfers until 2027-03-06 18:00."),
+        ("pause", "paused transfers until it is taken back."),
+        ("resume", "ended the pause."),
+        ("pause --weekly fri 19:00-24:00", "paused transfers every week (fri 19:00-24:00)."),
+        ("resume", "ended the weekly pause early: it was to last until 2027-03-06 00:00."),
+        ("resume --weekly", "took the pauses back, the weekly ones too."),
+    ):  # fmt: skip
+        await shell.says(*words.split())
+        assert shell.events.pop() == f"Somebody {event}"
+        assert shell.events == []
+
+
+async def test_what_changes_nothing_is_no_event(shell: Shell) -> None:
+    await shell.says("resume")
+    await shell.says("limit", "--none")
+    assert shell.events == []
+    await shell.says("pause")
+    await shell.says("pause")
+    assert len(shell.events) == 1
+
+
 async def test_json_is_what_the_daemon_said(shell: Shell) -> None:
     _code, _out, _err = await shell("pause", "--for", "30min", "--json")
     said = msgspec.json.decode(_out, type=BandwidthStatus)
@@ -236,6 +269,7 @@ async def test_what_makes_no_sense_is_refused_in_one_line_and_changes_nothing(
     assert f"({code})" in err
     assert shell.bandwidth.looks == 0
     assert shell.bandwidth.person.said.pause is None
+    assert shell.events == []
 
 
 async def test_too_many_weekly_times_are_refused(shell: Shell) -> None:

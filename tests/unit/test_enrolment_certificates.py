@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuntong_daemon.pki import ca
+from cuntong_daemon.pki import ca, making
 from cuntong_daemon.pki.ca import (
     CA_LIFE,
     NODE_LIFE,
@@ -155,13 +155,13 @@ def test_a_mistake_of_ours_is_found_before_the_real_key_signs(
     """The lint sees a certificate that a throw-away key signed; the real key never signs a wrong one."""
     county, key = world.authorities[DONGGUAN], new_key().public_key()
     signed_with: list[Any] = []
-    real = ca._signed_by
+    real = making.signed_by
 
     def record(builder: x509.CertificateBuilder, signer: Any) -> x509.Certificate:
         signed_with.append(signer)
         return real(builder, signer)
 
-    monkeypatch.setattr(ca, "_signed_by", record)
+    monkeypatch.setattr(ca, "signed_by", record)
     monkeypatch.setattr(ca, "NODE_LIFE", timedelta(days=1))
     monkeypatch.setattr(ca, "lint", lambda found: lint(found))
     args = (VILLAGE, key, county.certificate, county.key)
@@ -170,7 +170,7 @@ def test_a_mistake_of_ours_is_found_before_the_real_key_signs(
     assert signed_with[0] is not county.key
     assert signed_with[1] is county.key
     signed_with.clear()
-    monkeypatch.setattr(ca, "_name", lambda name: x509.Name([]))
+    monkeypatch.setattr(ca, "common_name", lambda name: x509.Name([]))
     monkeypatch.setattr(ca, "lint", lambda found: ca._demand(bool(list(found.subject)), "subject"))
     assert code_of(issue_node_certificate, *args, now=NOW) == "ca.lint-subject"
     assert county.key not in signed_with

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any, Protocol
 
@@ -11,9 +11,10 @@ import trio
 
 from cuntong_daemon.config_bandwidth import BYTES_PER_KBIT, DAYS, MAX_WINDOWS
 from cuntong_daemon.policy.calendar import Exemption, Rule, Window
-from cuntong_daemon.said import PersonsLimits
-from cuntong_protocol.texts import N_
+from cuntong_daemon.said import PersonsLimits, Said
+from cuntong_protocol.texts import N_, Sentence
 
+from .bandwidth_events import When, limited, paused, resumed, unlimited
 from .messages import BandwidthStatus, SaidLimit
 from .server import Handler
 from .times import LimitError, parse_duration, parse_until, parse_weekly
@@ -56,13 +57,17 @@ class _ResumeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def bandwidth_methods(
-    bandwidth: BandwidthControl, *, now: Callable[[], datetime]
+    bandwidth: BandwidthControl,
+    *,
+    now: Callable[[], datetime],
+    record: Callable[[Sentence], Awaitable[None]],
 ) -> dict[str, Handler]:
     """`bandwidth`, `limit`, `pause` and `resume` for a `ControlServer`; all answer `BandwidthStatus`.
 
     Args:
         bandwidth: The service.
         now: The node's clock, aware.
+        record: Remembers as an event that something other than before holds, once it does.
     """
     person = bandwidth.person
     writer = trio.CapacityLimiter(1)
@@ -71,40 +76,47 @@ def bandwidth_methods(
         await trio.lowlevel.checkpoint()
         return bandwidth_status(bandwidth, now())
 
-    async def keep_to_it() -> BandwidthStatus:
+    async def keep_to_it(before: Said, event: Sentence) -> BandwidthStatus:
+        after = person.said
         # A pause is ordered to hold now, however long the disk takes.
         bandwidth.look()
         await trio.to_thread.run_sync(person.save, limiter=writer)
+        if after != before:
+            await record(event)
         return bandwidth_status(bandwidth, now())
 
     async def limit(params: dict[str, Any]) -> BandwidthStatus:
         wish = msgspec.convert(params, _LimitParams)
+        before = person.said
         if wish.none:
             if wish != _LimitParams(none=True):
                 raise LimitError(
                     "limit.none-and-more", N_("--none takes every limit back and stands alone.")
                 )
             person.unlimit()
+            event = unlimited()
         else:
             rule = Rule(_bytes_s(wish.down_kbit_s), _bytes_s(wish.up_kbit_s))
             if rule == Rule():
                 raise LimitError(
                     "limit.no-rate", N_("Say how much: --down KBIT, --up KBIT or both.")
                 )
-            _say(wish, rule, person.limit)
-        return await keep_to_it()
+            event = limited(rule, _say(wish, rule, person.limit), person.zone)
+        return await keep_to_it(before, event)
 
     async def pause(params: dict[str, Any]) -> BandwidthStatus:
         wish = msgspec.convert(params, _Times)
-        _say(wish, Rule(is_paused=True), lambda _rule, until: person.pause(until))
-        return await keep_to_it()
+        before = person.said
+        when = _say(wish, Rule(is_paused=True), lambda _rule, until: person.pause(until))
+        return await keep_to_it(before, paused(when, person.zone))
 
     async def resume(params: dict[str, Any]) -> BandwidthStatus:
         wish = msgspec.convert(params, _ResumeParams)
+        before = person.said
         person.resume(now(), is_weekly=wish.weekly)
-        return await keep_to_it()
+        return await keep_to_it(before, resumed(before, person.said, person.zone))
 
-    def _say(wish: _Times, rule: Rule, say_now: Callable[[Rule, datetime | None], None]) -> None:
+    def _say(wish: _Times, rule: Rule, say_now: Callable[[Rule, datetime | None], None]) -> When:
         if (wish.until is not None) + (wish.duration is not None) + bool(wish.weekly) > 1:
             raise LimitError(
                 "limit.times", N_("Of --until, --for and --weekly only one can be said at a time.")
@@ -119,12 +131,14 @@ def bandwidth_methods(
                     N_("At most {count} weekly times can be kept; take some back first."),
                     count=MAX_WINDOWS,
                 ) from None
-        elif wish.until is not None:
-            say_now(rule, parse_until(wish.until, now(), person.zone))
+            return When(weekly=wish.weekly)
+        until = None
+        if wish.until is not None:
+            until = parse_until(wish.until, now(), person.zone)
         elif wish.duration is not None:
-            say_now(rule, now() + parse_duration(wish.duration))
-        else:
-            say_now(rule, None)
+            until = now() + parse_duration(wish.duration)
+        say_now(rule, until)
+        return When(until)
 
     return {"bandwidth": show, "limit": limit, "pause": pause, "resume": resume}
 

@@ -11,9 +11,7 @@ from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cuntong_protocol.divisions import NATION, Division, Tier
 from cuntong_protocol.enrolment import (
@@ -34,6 +32,7 @@ from .certificates import (
     certificate_spki,
     new_key,
 )
+from .making import common_name, key_usage, new_builder, signed_by
 
 CA_LIFE = timedelta(days=3653)
 """Ten years."""
@@ -107,7 +106,10 @@ def issue_node_certificate(
     start = now.replace(microsecond=0)
     builder = (
         _builder(
-            _name(str(code)), node_key, start, min(start + NODE_LIFE, issuer.not_valid_after_utc)
+            common_name(str(code)),
+            node_key,
+            start,
+            min(start + NODE_LIFE, issuer.not_valid_after_utc),
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
@@ -145,7 +147,7 @@ def lint(certificate: x509.Certificate) -> None:
         code = certificate_code(certificate)
         purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         _demand(list(purposes) == _NODE_USAGES, "purpose")
-        _demand(certificate.subject == _name(str(code)), "subject")
+        _demand(certificate.subject == common_name(str(code)), "subject")
 
 
 def path_length(code: Division) -> int:
@@ -249,15 +251,8 @@ def _ca_builder(
 def _builder(
     subject: x509.Name, key: PublicKey, start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key)
+    return new_builder(subject, key, start, end).add_extension(identifier, critical=False)
 
 
 def _sign(
@@ -268,34 +263,17 @@ def _sign(
 ) -> x509.Certificate:
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_public_key)
     ready = builder.issuer_name(issuer_name).add_extension(identifier, critical=False)
-    lint(_signed_by(ready, new_key("ed25519")))
-    return _signed_by(ready, issuer_key)
-
-
-def _signed_by(builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
-    return builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else SHA256())
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    lint(signed_by(ready, new_key("ed25519")))
+    return signed_by(ready, issuer_key)
 
 
 def _ca_name(code: Division) -> x509.Name:
-    return _name(f"CA {code}")
+    return common_name(f"CA {code}")
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,  # A CA signs enrolment packs, too.
-        key_cert_sign=signs_certificates,
-        crl_sign=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    # A CA signs enrolment packs, too.
+    return key_usage(signs_data=True, signs_certificates=signs_certificates)
 
 
 def _demand(fact: bool, what: str) -> None:

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cuntong_daemon.files import write_atomically
 from cuntong_protocol.divisions import Division
@@ -34,6 +32,7 @@ from .certificates import (
     new_key,
     private_key_pem,
 )
+from .making import common_name, key_usage, new_builder, signed_by
 
 SWARM_CA = "keys/swarm-ca.pem"
 """Below the authority's folder, mode 0600: key and certificate in one file, so that neither is there alone."""
@@ -81,9 +80,10 @@ class SwarmCa:
                 date=self.certificate.not_valid_after_utc.date().isoformat(),
             )
         builder = (
-            _builder(str(code), self.certificate.subject, key, start - BACKDATED, end)
+            new_builder(common_name(str(code)), key, start - BACKDATED, end)
+            .issuer_name(self.certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(is_ca=False), critical=True)
+            .add_extension(key_usage(signs_data=True, signs_certificates=False), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage(
                     [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
@@ -92,20 +92,21 @@ class SwarmCa:
             )
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(ANY_TORRENT)]), critical=False)
         )
-        return _signed(builder, self._key)
+        return signed_by(builder, self._key)
 
 
 def make_swarm_ca(code: Division, kind: KeyType, *, now: datetime) -> SwarmCa:
     """A new CA for an authority; ten years."""
     key = new_key(kind)
-    name = f"swarm {code}"
+    name = common_name(f"swarm {code}")
     start = now.replace(microsecond=0)
     builder = (
-        _builder(name, _name(name), key.public_key(), start - BACKDATED, start + CA_LIFE)
+        new_builder(name, key.public_key(), start - BACKDATED, start + CA_LIFE)
+        .issuer_name(name)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(is_ca=True), critical=True)
+        .add_extension(key_usage(signs_data=False, signs_certificates=True), critical=True)
     )
-    return SwarmCa(key, _signed(builder, key))
+    return SwarmCa(key, signed_by(builder, key))
 
 
 def load_swarm_ca(authority: Path) -> SwarmCa | None:
@@ -212,39 +213,3 @@ def _unfit(what: str) -> EnrolmentError:
         fault=Fault.PEER,
         what=what,
     )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _builder(
-    subject: str, issuer: x509.Name, key: PublicKey, start: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(_name(subject))
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-    )
-
-
-def _usage(*, is_ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not is_ca,
-        key_cert_sign=is_ca,
-        crl_sign=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _signed(builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
-    return builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else SHA256())

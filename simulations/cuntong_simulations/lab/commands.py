@@ -6,7 +6,9 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -33,32 +35,69 @@ LINE_EVERY_S = 10.0
 TABLE_COLUMNS = 130
 """Where there is no terminal."""
 
-scenario_option = click.option(
-    "--scenario",
-    "scenario_name",
-    default="idle",
-    metavar=_("NAME"),
-    help=_("{known}, or a TOML file; idle if not given.", known=", ".join(BUILT_IN)),
+_WORDS = (
+    click.argument("topology_file", metavar="TOPOLOGY", type=click.Path(path_type=Path)),
+    click.option(
+        "--scenario",
+        "scenario_name",
+        default="idle",
+        metavar=_("NAME"),
+        help=_("{known}, or a TOML file; idle if not given.", known=", ".join(BUILT_IN)),
+    ),
+    click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar=_("DIR"),
+        help=_("Write results, the report and the programs' logs there."),
+    ),
+    click.option(
+        "--baseline",
+        type=click.FloatRange(0, 100_000),
+        metavar=_("SECONDS"),
+        help=_("How long the public is measured before anything is published."),
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=1,
+        metavar=_("NUMBER"),
+        help=_("Of the files and of what is random on the links; 1 if not given."),
+    ),
 )
-out_option = click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar=_("DIR"),
-    help=_("Write results, the report and the programs' logs there."),
-)
-baseline_option = click.option(
-    "--baseline",
-    type=click.FloatRange(0, 100_000),
-    metavar=_("SECONDS"),
-    help=_("How long the public is measured before anything is published."),
-)
-seed_option = click.option(
-    "--seed",
-    type=int,
-    default=1,
-    metavar=_("NUMBER"),
-    help=_("Of the files and of what is random on the links; 1 if not given."),
-)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What `run` and `compare` are to measure, said in the same words (`_WORDS`)."""
+
+    topology_file: Path
+    scenario_name: str
+    out: Path | None
+    baseline: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from other measurements at the same time: where its results go."""
+        return "" if self.out is None else self.out.resolve().name
+
+    def read(self) -> tuple[Topology, Scenario]:
+        """Topology and scenario, checked.
+
+        Raises:
+            LabFileError: as `load_topology`, `load_scenario`.
+        """
+        scenario = load_scenario(self.scenario_name)
+        if self.baseline is not None:
+            scenario = msgspec.structs.replace(scenario, baseline_s=self.baseline)
+        return load_topology(self.topology_file), scenario
+
+
+def told_what_to_measure(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the words that make a `Measurement`."""
+    for word in reversed(_WORDS):
+        command = word(command)
+    return command
 
 
 @click.group(
@@ -74,21 +113,16 @@ def lab() -> None:
     + "\n\n"
     + _("Needs root, or a kernel that lets users make namespaces; leaves nothing behind."),
 )
-@click.argument("topology_file", metavar="TOPOLOGY", type=click.Path(path_type=Path))
-@scenario_option
-@out_option
-@baseline_option
-@seed_option
+@told_what_to_measure
 @click.pass_obj
 def run_command(
     build: Callable[..., Network],
-    topology_file: Path,
-    scenario_name: str,
-    out: Path | None,
-    baseline: float | None,
-    seed: int,
+    /,
+    **words: Any,  # noqa: ANN401 - what `Measurement` has.
 ) -> None:
-    topology, scenario = read_plan(topology_file, scenario_name, baseline)
+    wanted = Measurement(**words)
+    topology, scenario = wanted.read()
+    out = wanted.out
     if out is not None:
         check_can_report()
     enter_laboratory()
@@ -97,10 +131,11 @@ def run_command(
         topology,
         scenario,
         Cuntong(build, screen.step),
-        seed=seed,
+        seed=wanted.seed,
         say=screen.say,
         watch=screen.watch,
         logs=None if out is None else out / "logs",
+        name=wanted.name,
     )
     screen.clear()
     show(result)
@@ -114,7 +149,6 @@ def run_command(
     + "\n\n"
     + _("Nothing is installed; programs that aren't there are named and left out."),
 )
-@click.argument("topology_file", metavar="TOPOLOGY", type=click.Path(path_type=Path))
 @click.option(
     "--contender",
     "names",
@@ -123,21 +157,17 @@ def run_command(
     metavar=_("NAME"),
     help=_("Again for each; all if not given: {known}", known=", ".join(CONTENDERS)),
 )
-@scenario_option
-@out_option
-@baseline_option
-@seed_option
+@told_what_to_measure
 @click.pass_obj
 def compare_command(
     build: Callable[..., Network],
-    topology_file: Path,
+    /,
     names: tuple[str, ...],
-    scenario_name: str,
-    out: Path | None,
-    baseline: float | None,
-    seed: int,
+    **words: Any,  # noqa: ANN401 - what `Measurement` has.
 ) -> None:
-    topology, scenario = read_plan(topology_file, scenario_name, baseline)
+    wanted = Measurement(**words)
+    topology, scenario = wanted.read()
+    out = wanted.out
     enter_laboratory()
     screen = Screen()
     contenders: list[Contender] = [Cuntong(build, screen.step)]
@@ -161,10 +191,11 @@ def compare_command(
                 topology,
                 scenario,
                 contender,
-                seed=seed,
+                seed=wanted.seed,
                 say=screen.say,
                 watch=screen.watch,
                 logs=None if out is None else out / "logs" / file_name(contender.name),
+                name=wanted.name,
             )
         except LabError as error:
             click.echo(f"! {contender.name}: {error}", err=True)
@@ -192,18 +223,6 @@ def prove_command() -> None:
             "lab.not-proven",
             N_("The emulator isn't exact on this machine: it is too slow, or too busy."),
         )
-
-
-def read_plan(file: Path, scenario_name: str, baseline: float | None) -> tuple[Topology, Scenario]:
-    """Topology and scenario, checked.
-
-    Raises:
-        LabFileError: as `load_topology`, `load_scenario`.
-    """
-    scenario = load_scenario(scenario_name)
-    if baseline is not None:
-        scenario = msgspec.structs.replace(scenario, baseline_s=baseline)
-    return load_topology(file), scenario
 
 
 def enter_laboratory() -> None:

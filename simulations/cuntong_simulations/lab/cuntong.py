@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,14 +18,19 @@ from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import N_
 
 from .errors import LabError
-from .topology import Topology
+from .topology import Node, Topology
+from .waiting import poll
 from .wires import Wires
 
 SLUG = "payload"
 START_TOGETHER = 4
 """Daemons; more would only wait for the processor."""
 FRESH_S = 120.0
+"""Until a tier has its catalogue and its parent."""
+LISTED_S = 60.0
+"""From the signature until the source's own daemon shows the bundle."""
 POLL_S = 0.25
+"""How often a daemon is asked: over its local socket it only answers."""
 
 
 class Network(Protocol):
@@ -93,18 +99,20 @@ class Cuntong:
             for at in range(0, len(places), START_TOGETHER):
                 self._network.start(*places[at : at + START_TOGETHER])
             deadline = time.monotonic() + FRESH_S
-            for node, place in zip(nodes, places, strict=True):
-                while not self._is_ready(place, node.parent):
-                    if time.monotonic() > deadline:
-                        raise LabError(
-                            "lab.not-ready",
-                            N_("{place} has no fresh catalogue or the wrong parent."),
-                            place=node.code,
-                        )
-                    time.sleep(POLL_S)
+            for node in nodes:
+                poll(
+                    partial(self._is_ready, node),
+                    every_s=POLL_S,
+                    deadline=deadline,
+                    failure=partial(_not_ready, node),
+                )
 
     def publish(self, content: Path) -> int:
-        """`cuntong publish` at the source."""
+        """`cuntong publish` at the source.
+
+        Raises:
+            LabError: `lab.not-listed`.
+        """
         source = self._places[self._topology.source]
         metadata = content.parent / "payload.toml"
         metadata.write_text(
@@ -115,11 +123,24 @@ class Cuntong:
         found = re.search(rf"\b[0-9]{{12}}/[0-9]{{6}}/{SLUG}\b", said)
         assert found is not None  # noqa: S101 - the command succeeded, so it has named the bundle.
         self._bundle = found[0]
-        while True:
-            for bundle in self._network.status(source).bundles:
-                if bundle.id == self._bundle and bundle.bytes_total:
-                    return int(bundle.bytes_total)
-            time.sleep(POLL_S)
+        sizes: list[int] = []
+
+        def is_listed() -> bool:
+            bundles = self._network.status(source).bundles
+            sizes.extend(found.bytes_total for found in bundles if found.id == self._bundle)
+            return any(sizes)
+
+        poll(
+            is_listed,
+            every_s=POLL_S,
+            deadline=time.monotonic() + LISTED_S,
+            failure=lambda: LabError(
+                "lab.not-listed",
+                N_("{place} has published, but its daemon doesn't list the bundle."),
+                place=self._topology.source,
+            ),
+        )
+        return sizes[-1]
 
     def has_begun(self, code: str) -> bool:
         """Places pass pieces on while they receive: it is everybody's turn at once."""
@@ -139,7 +160,8 @@ class Cuntong:
         """The daemons' logs."""
         return [place.log for place in self._places.values()]
 
-    def _is_ready(self, place: Any, parent: str) -> bool:  # noqa: ANN401
+    def _is_ready(self, node: Node) -> bool:
+        place, parent = self._places[node.code], node.parent
         try:
             status = self._network.status(place)
         except CuntongError:
@@ -149,3 +171,11 @@ class Cuntong:
         )
         above = status.parent
         return is_fresh and (not parent or (above.state == "connected" and above.code == parent))
+
+
+def _not_ready(node: Node) -> LabError:
+    return LabError(
+        "lab.not-ready",
+        N_("{place} has no fresh catalogue or the wrong parent."),
+        place=node.code,
+    )

@@ -1,8 +1,8 @@
 """The emulator: a process that reads packets from TUN devices and writes them where and when the links say.
 
 Started as `python -m cuntong_simulations.lab.emulator` with the devices' file descriptors. Over its standard
-input it gets one JSON object a line: first a `Plan`, then `Command`s. Over its standard output it tells, once
-a second and when its input ends, a `Sample`. Its clock is CLOCK_MONOTONIC, which all processes share.
+input it gets one JSON object a line: first a `Plan`, then `Command`s. Over its standard output it tells a `Sample`
+when it begins to carry packets, once a second, and when its input ends. Its clock is CLOCK_MONOTONIC, which all processes share.
 
 The loop has no sleeps to add up: it always waits for the earliest due time of the model, and what it does
 too late is counted as lateness, by which a run on a busy machine is told from a bad result.
@@ -162,6 +162,7 @@ class Emulator:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self._tell(clock())
         while True:
             now = clock()
             due = fabric.advance(now)

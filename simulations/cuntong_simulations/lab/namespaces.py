@@ -30,7 +30,7 @@ TUN_QUEUE_PACKETS = 2000
 """What the kernel keeps for the emulator: a quarter of a second of the fastest link it is meant for."""
 CONGESTION_CONTROL = "cubic"
 INSIDE = "CUNTONG_LAB_INSIDE"
-"""Set in the environment of the process that has its own namespaces."""
+"""Set in the environment of the process that has its own namespaces, to the process id of who waits for it outside."""
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TUN_NO_PI = 0x1001
@@ -76,7 +76,12 @@ def isolate(command: Sequence[str]) -> None:
             N_("The laboratory needs /dev/net/tun, which isn't there or can't be opened."),
         )
     sys.stdout.flush()
-    os.execvpe("unshare", [*unshare, *command], {**os.environ, INSIDE: "1"})  # noqa: S606
+    os.execvpe("unshare", [*unshare, *command], {**os.environ, INSIDE: str(os.getpid())})  # noqa: S606
+
+
+def outer_pid() -> int:
+    """By which process id people see this run; inside of its own namespaces it is number 1."""
+    return int(os.environ.get(INSIDE) or os.getpid())
 
 
 def _allow_cubic() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,9 @@ from cuntong_daemon.i18n import _
 from cuntong_protocol.texts import N_
 
 from .analysis import analyse
+from .emulator import SAMPLE_S
 from .errors import LabError
+from .folders import remove_abandoned, working_folder
 from .probing import Probes
 from .processes import busy_share, cost_of
 from .proof import prove
@@ -72,6 +73,7 @@ def run(
     say: Say,
     watch: Callable[[float, int, int], None],
     logs: Path | None = None,
+    name: str = "",
 ) -> Result:
     """Measure; needs a process that `namespaces.isolate` made.
 
@@ -79,13 +81,15 @@ def run(
         say: Is told what is done now.
         watch: Is told (seconds since the publication, places that are done, places).
         logs: A folder for what the programs in the places wrote, whatever becomes of the run.
+        name: Stands in the working folder's name, so that people can tell runs apart.
 
     Raises:
         LabError: something didn't start, or ended.
     """
     began_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(prefix="cuntong-lab-") as name:
-        folder = Path(name)
+    for abandoned in remove_abandoned():
+        say(_("Removed what a run that was killed had left: {folder}", folder=str(abandoned)))
+    with working_folder(name) as folder:
         content = folder / "content"
         content_bytes = make_payload(scenario.payload, content, seed)
         say(_("The emulator proves itself."))
@@ -111,7 +115,7 @@ def run(
                             seconds=round(scenario.baseline_s),
                         )
                     )
-                    _sleep(wires, scenario.baseline_s)
+                    wires.wait(scenario.baseline_s)
                 say(_("Publishing."))
                 payload_bytes = _measure(
                     topology, scenario, contender, wires, content, recorder, watch
@@ -181,7 +185,7 @@ def _measure(
             watch(now - started, places - len(waiting), places)
             if now >= end or (not waiting and now >= hold):
                 break
-            _sleep(wires, POLL_S)
+            wires.wait(POLL_S)
     for code, pid in pids.items():
         recorder.costs.setdefault(code, (before[code], cost_of(pid)))
     recorder.ended = time.monotonic()
@@ -232,22 +236,16 @@ def _mender(node: Node) -> Callable[[Wires], None]:
     return mend
 
 
-def _sleep(wires: Wires, seconds: float) -> None:
-    time.sleep(seconds)
-    if not wires.is_alive:
-        raise LabError("lab.emulator-failed", N_("The link emulator ended early."))
-
-
 def wait_until_quiet(wires: Wires, limit_s: float = REST_S) -> None:
     """Wait until nothing much has crossed any link for a while.
 
     Raises:
-        LabError: `lab.not-quiet`.
+        LabError: `lab.not-quiet`, `lab.emulator-failed`.
     """
     deadline = time.monotonic() + limit_s
     needed = int(QUIET_S)
     while True:
-        _sleep(wires, 1.0)
+        wires.wait(SAMPLE_S)
         recent = wires.samples[-needed - 1 :]
         if len(recent) > needed and all(
             now.bytes - before.bytes < QUIET_BYTES_S * needed

@@ -18,6 +18,8 @@ from .namespaces import Namespace
 from .topology import Topology
 
 Direction = Literal["up", "down"]
+START_S = 30.0
+"""A Python that starts takes a fraction of a second, on a busy machine a few."""
 STOP_S = 10.0
 
 
@@ -26,12 +28,13 @@ class Wires:
 
     Attributes:
         namespaces: By division code.
-        samples: What the emulator has told so far, one a second.
+        samples: What the emulator has told so far, one when it began and one a second.
     """
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self.samples: list[Sample] = []
+        self._has_told, self._has_ended = threading.Event(), threading.Event()
         self.namespaces = {node.code: Namespace(node.address) for node in topology.nodes}
         plan = make_plan(topology, {code: found.device for code, found in self.namespaces.items()})
         self._process = subprocess.Popen(
@@ -71,9 +74,23 @@ class Wires:
         """Where a direction stands in a sample."""
         return direction_index(self.topology, code, direction)
 
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def wait_until_carrying(self) -> None:
+        """Wait until the emulator carries packets.
+
+        Raises:
+            LabError: `lab.emulator-failed`.
+        """
+        if not self._has_told.wait(START_S) or not self.samples:
+            raise _failed()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass while the emulator works.
+
+        Raises:
+            LabError: `lab.emulator-failed`, as soon as it ends.
+        """
+        if self._has_ended.wait(seconds):
+            raise _failed()
 
     def kernel_drops(self) -> dict[str, int]:
         """By division code: packets that the emulator didn't fetch in time."""
@@ -115,8 +132,13 @@ class Wires:
     def _listen(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe.
         decoder = msgspec.json.Decoder(Sample)
-        for line in self._process.stdout:
-            self.samples.append(decoder.decode(line))
+        try:
+            for line in self._process.stdout:
+                self.samples.append(decoder.decode(line))
+                self._has_told.set()
+        finally:
+            self._has_ended.set()
+            self._has_told.set()
 
 
 def direction_index(topology: Topology, code: str, direction: Direction) -> int:

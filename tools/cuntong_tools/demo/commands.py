@@ -69,6 +69,7 @@ def demo(content: Path | None, *, keep: bool) -> None:
         )
         raise
     except BaseException:
+        # Ctrl+C and our own mistakes too: no daemon goes on without the demonstration, and nothing is left behind.
         _clear(network)
         raise
     if keep:

@@ -49,14 +49,13 @@ def temporary_folder(output: Path) -> Iterator[Path]:
         try:
             temporary.chmod(0o755)
             yield temporary
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except BaseException:
+    finally:
+        # Not if the result lies in it.
         if is_new:
             with contextlib.suppress(OSError):
                 output.rmdir()
-        raise
 
 
 @contextlib.contextmanager

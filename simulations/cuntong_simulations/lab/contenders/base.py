@@ -6,6 +6,7 @@ import filecmp
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cuntong_simulations.lab.wires import Wires
 STOP_S = 5.0
 
 
-class Processes:
+class Processes(ABC):
     """A contender made of programs: one folder a place, `files/` in it is what it has of the payload.
 
     Attributes:
@@ -54,9 +55,9 @@ class Processes:
         self.begin(content)
         return sum(path.stat().st_size for path in self._expected)
 
+    @abstractmethod
     def begin(self, content: Path) -> None:
         """Let it go."""
-        raise NotImplementedError
 
     def has_begun(self, code: str) -> bool:
         return True

@@ -13,7 +13,10 @@ import libtorrent as lt
 
 PORT = 6881
 REDIAL_S = 2.0
-"""A peer that starts later isn't there yet when it is first dialled."""
+"""A peer that starts later isn't there yet when it is first dialled, and tells nobody when it is.
+
+Dialling a peer that is connected changes nothing.
+"""
 CONFINED: lt.settings_pack = {
     "enable_dht": False,
     "enable_lsd": False,

@@ -1,0 +1,73 @@
+"""`cuntong pause`, `resume` and `limit` while something is on its way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cuntong_tools.demo.network import Place
+from tests.support.world import World, assert_same_folder, make_films
+
+RATE_KBIT_S = 8192
+LESS_KBIT_S = 1024
+STOP_S = 2
+"""A pause stops what is moved within so much time (SPEC 10.3)."""
+WINDOW_S = 1.0
+"""At each of these rates many packets come in that time."""
+
+
+def rate_at_most(world: World, place: Place, kbit_s: int) -> Callable[[], bool]:
+    """Whether no more than that came in over the last window of its own, with all overhead."""
+    before, began = world.traffic(place)["down_wire"], time.monotonic()
+
+    def is_at_most() -> bool:
+        nonlocal before, began
+        now, seconds = world.traffic(place)["down_wire"], time.monotonic() - began
+        if seconds < WINDOW_S:
+            return False
+        moved, before, began = now - before, now, began + seconds
+        return bool(moved * 8 <= kbit_s * 1000 * seconds)
+
+    return is_at_most
+
+
+def test_reading_room_slows_stops_and_goes_on_with_a_transfer(world: World, tmp_path: Path) -> None:
+    folder = make_films(tmp_path / "series", [2_000_000] * 4, seed=1)
+    village = world.west
+    world.limit(RATE_KBIT_S, village)
+    world.start(world.county, village)
+    bundle = world.publish(world.county, folder)
+    world.until("it comes", lambda: world.net.progress(village, bundle.id, 1) > 0.1)
+
+    world.run(village, "limit", "--down", str(LESS_KBIT_S))
+    world.until("it comes slower", rate_at_most(world, village, LESS_KBIT_S * 5 // 4))
+    had = world.net.progress(village, bundle.id, 1)
+    assert 0.1 < had < 1.0
+    world.run(village, "limit", "--none")
+    world.until("more comes again", lambda: world.net.progress(village, bundle.id, 1) > had + 0.1)
+
+    assert "paused" in world.run(village, "pause")
+    came = world.traffic(village)["down_wire"]
+    world.until("nothing comes", rate_at_most(world, village, 0))
+    late = world.traffic(village)["down_wire"] - came
+    print(f"{late} bytes came after the pause")
+    assert late <= RATE_KBIT_S * 1000 // 8 * STOP_S
+    assert had < world.net.progress(village, bundle.id, 1) < 1.0
+    bandwidth = world.status(village).bandwidth
+    assert bandwidth is not None
+    assert bandwidth.is_paused
+    assert "Somebody paused it" in " ".join(world.run(village, "status").split())
+    assert not world.library(village, bundle).exists()
+
+    world.run(village, "resume")
+    world.until_complete(bundle, village)
+    assert_same_folder(folder, world.library(village, bundle))
+    happened = " ".join(world.run(village, "events").split())
+    for event in (
+        f"Somebody limited transfers until it is taken back: in {LESS_KBIT_S} kbit/s, out -.",
+        "Somebody took all limits back.",
+        "Somebody paused transfers until it is taken back.",
+        "Somebody ended the pause.",
+    ):
+        assert event in happened
