@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cuntong_tools.demo.network import Place
@@ -13,6 +14,7 @@ RATE_KBIT_S = 8192
 LESS_KBIT_S = 1024
 STOP_S = 2
 """A pause stops what is moved within so much time (SPEC 10.3)."""
+OPENS_S, OPEN_S, CLOSED_S = 8, 5, 6
 WINDOW_S = 1.0
 """At each of these rates many packets come in that time."""
 
@@ -71,3 +73,45 @@ def test_reading_room_slows_stops_and_goes_on_with_a_transfer(world: World, tmp_
         "Somebody ended the pause.",
     ):
         assert event in happened
+
+
+def opening_hours(place: Place, *hours: tuple[datetime, datetime]) -> None:
+    """Pause a place that doesn't run yet for good, but for these hours of its calendar."""
+    tables = "".join(
+        f"[[bandwidth.exceptions]]\nfrom = {begins.isoformat()}\nto = {ends.isoformat()}\ndown_kbit_s = {RATE_KBIT_S}\n"
+        for begins, ends in hours
+    )
+    window = '[[bandwidth.windows]]\nfrom = "00:00"\nto = "24:00"\npause = true\n'
+    config = place.paths.config
+    config.write_text(f'[bandwidth]\ntime_zone = "UTC"\n{window}{tables}\n' + config.read_text())
+
+
+def test_a_place_transfers_in_its_hours_only_and_is_right_when_it_starts(
+    world: World, tmp_path: Path
+) -> None:
+    """Hours of seconds, by the wall clock; the village starts while it is closed."""
+    folder = make_films(tmp_path / "series", [2_000_000] * 4, seed=2)
+    village = world.west
+    world.start(world.county)
+    bundle = world.publish(world.county, folder)
+    begins = datetime.now(UTC) + timedelta(seconds=OPENS_S)
+    ends = begins + timedelta(seconds=OPEN_S)
+    again = ends + timedelta(seconds=CLOSED_S)
+    opening_hours(village, (begins, ends), (again, again + timedelta(days=1)))
+    world.start(village)
+
+    def until(moment: datetime) -> int:
+        """What had come by then."""
+        time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+        return int(world.traffic(village)["down_wire"])
+
+    world.until("the catalogue comes", lambda: world.bundle(village, bundle.id) is not None)
+    assert until(begins) == 0
+    world.until("it comes", lambda: world.net.progress(village, bundle.id, 1) > 0)
+    until(ends)
+    stopped = until(ends + timedelta(seconds=STOP_S))
+    assert stopped > 0
+    assert until(again - timedelta(seconds=0.5)) == stopped
+    assert world.net.progress(village, bundle.id, 1) < 1.0
+    world.until_complete(bundle, village)
+    assert_same_folder(folder, world.library(village, bundle))
