@@ -64,7 +64,7 @@ RATE_S = 1.0
 """Over which what was moved is counted."""
 STEP_S = 0.25
 """The governor is asked at least so often while something waits."""
-LINK_SHARE = 0.995
+LINK_SHARE = 0.998
 """Of the link's rate: all but what keeps a queue from building up."""
 DRAIN_PER_S = 0.5
 """A queue of our own of 50 ms is drained in a second."""
@@ -212,7 +212,7 @@ class Downlink(Generic[Peer]):
             connection.acknowledged = acknowledged_by(packet)
             if cost and self.link_bytes_s and self._state is not State.LEARNING:
                 path = connection.path
-                self._releases.append((now, path.trip_s + path.jitter_s))
+                self._releases.append((now, path.trip_s + 2 * path.jitter_s))
             self.narrow(connection, packet)
             yield connection, packet, held_s
         if self._is_held(now):
@@ -352,4 +352,4 @@ class Downlink(Generic[Peer]):
 
 def link_share(queue_s: float, packet_s: float) -> float:
     """How much of the link to use, so that a queue that stands is drained: whoever comes next would wait behind it."""
-    return LINK_SHARE - min(MAX_DRAIN, max(0.0, queue_s - packet_s * 0.1) / DRAIN_PER_S)
+    return LINK_SHARE - min(MAX_DRAIN, max(0.0, queue_s - packet_s / 2) / DRAIN_PER_S)
