@@ -166,9 +166,10 @@ class Cuntong:
             status = self._network.status(place)
         except CuntongError:
             return False
-        is_fresh = bool(status.authorities) and all(
-            found.state == "fresh" for found in status.authorities
-        )
+        # What the places below publish comes when they run.
+        relevant = {node.code, *self._topology.above(node.code)}
+        known = [found for found in status.authorities if found.code in relevant]
+        is_fresh = bool(known) and all(found.state == "fresh" for found in known)
         above = status.parent
         return is_fresh and (not parent or (above.state == "connected" and above.code == parent))
 
