@@ -352,4 +352,4 @@ class Downlink(Generic[Peer]):
 
 def link_share(queue_s: float, packet_s: float) -> float:
     """How much of the link to use, so that a queue that stands is drained: whoever comes next would wait behind it."""
-    return LINK_SHARE - min(MAX_DRAIN, max(0.0, queue_s - packet_s / 2) / DRAIN_PER_S)
+    return LINK_SHARE - min(MAX_DRAIN, max(0.0, queue_s - packet_s / 4) / DRAIN_PER_S)
