@@ -221,6 +221,18 @@ def test_parents_come_first_nearest_first() -> None:
     assert [peer.code for peer in found] == [SHIPAI, DONGGUAN]
 
 
+def test_of_two_siblings_with_a_part_one_dials() -> None:
+    hunan = Division("430000000000")
+
+    def is_introduced(asker: Division, has: float, other: Division, done: float) -> bool:
+        return bool(introductions(asker, has, "b", holders(other, done=done), vpn_shape="mesh"))
+
+    assert is_introduced(hunan, 0.5, GUANGDONG, 0.5)
+    assert not is_introduced(GUANGDONG, 0.5, hunan, 0.5)
+    assert is_introduced(GUANGDONG, 0.0, hunan, 0.5), "nobody dials one that has nothing"
+    assert is_introduced(GUANGDONG, 0.5, hunan, 1.0), "nor does one that has all dial"
+
+
 @pytest.mark.parametrize("shape", ["hub", "mesh"])
 def test_provinces_cities_and_counties_trade(shape: Any) -> None:
     found = introductions(

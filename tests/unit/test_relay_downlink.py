@@ -18,7 +18,9 @@ from cuntong_daemon.swarm.relay.utp import (
     Kind,
     acknowledged_by,
     hold,
+    is_probe,
     kind_of,
+    probe,
     reported_us,
     sequence_of,
     timestamp_us,
@@ -351,6 +353,23 @@ def test_a_request_that_was_lost_is_sent_again_until_it_is_heard() -> None:
     arrive(now, 0)
     assert not connection.unheard, "the large one is libtorrent's business"
     assert down._repeat_at() == float("inf")
+
+
+def test_probes_of_another_relay_keep_nothing_alive() -> None:
+    down: Downlink[str] = Downlink()
+    down.link_bytes_s = LINK
+    sibling = Connections("sibling")
+    data = bytes(header(Kind.DATA, 100, 0, 0, 1, 1))
+    down.came(
+        sibling.incoming(data, Kind.DATA), asked := bytes(probe(data, 1, 1, 0, 0)), Kind.DATA, 0.0
+    )
+    assert is_probe(asked)
+    assert not down._active
+    down.came(sibling.incoming(data, Kind.DATA), data + bytes(9), Kind.DATA, 0.1)
+    assert down._active
+    end = bytes(header(Kind.FIN, 100, 0, 0, 2, 1))
+    down.came(sibling.incoming(end, Kind.FIN), end, Kind.FIN, 0.2)
+    assert not down._active
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 65_535), st.sampled_from(list(Kind)))))

@@ -77,6 +77,7 @@ def introductions(
         elif (
             holder.done > 0
             and holder.code != asker
+            and not _is_dialled_by(holder, asker, asker_done)
             and _may_trade(asker, holder.code, vpn_shape, is_uplink_scarce=is_uplink_scarce)
         ):
             siblings.append(holder)
@@ -97,6 +98,11 @@ def introductions(
         for holder in siblings[:MAX_SIBLINGS]
     ]
     return found
+
+
+def _is_dialled_by(holder: Holder, asker: Division, asker_done: float) -> bool:
+    """Of two siblings with something to give each other one dials: two calls at once end as none, again and again."""
+    return asker_done > 0 and holder.done < 1 and holder.code < asker
 
 
 def may_trade(

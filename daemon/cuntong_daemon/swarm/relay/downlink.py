@@ -24,6 +24,7 @@ from .utp import (
     Kind,
     acknowledged_by,
     delay_us,
+    is_probe,
     narrow_window,
     probe,
     report_no_more,
@@ -53,7 +54,7 @@ PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
 BUSY_S = 1.0
 """Something came so lately."""
-ACTIVE_S = 10.0
+ACTIVE_S = 3.0
 """A connection on which something came so lately may have more under way."""
 STEPPED_S = 0.05
 """A packet can't have queued for longer than its round trip took; if so, a clock was set."""
@@ -143,11 +144,13 @@ class Downlink(Generic[Peer]):
 
     def came(self, connection: Connection[Peer], packet: bytes, kind: Kind, now: float) -> None:
         """A packet has come from outside."""
+        if kind in (Kind.FIN, Kind.RESET):
+            self.forget(connection)
         if kind not in (Kind.DATA, Kind.STATE):
             return
         connection.has(acknowledged_by(packet))
         size = len(packet) + IP_UDP_BYTES
-        if kind is Kind.STATE:
+        if kind is Kind.STATE or is_probe(packet):
             connection.besides += size
             if not self.link_bytes_s:
                 return
@@ -179,6 +182,11 @@ class Downlink(Generic[Peer]):
             packet_s = self._governor.packet_s
             queue_s = packet_s + min(connection.foreign_s, MOST_PACKETS * packet_s)
             report_no_more(packet, base_us - self._clock_us + int(queue_s * 1_000_000))
+
+    def forget(self, connection: Connection[Peer]) -> None:
+        """It ends: nothing of it is asked for or repeated any more."""
+        self._active.pop(connection, None)
+        connection.unheard.clear()
 
     def narrow(self, connection: Connection[Peer], packet: bytearray) -> None:
         """Let the peer have no more under way than the pace asks for; for every packet that leaves."""
@@ -217,7 +225,9 @@ class Downlink(Generic[Peer]):
             yield connection, packet, held_s
         if self._is_held(now):
             if self._active and now >= self._probe_at:
-                self._probe_at = now + min(PROBE_S, PROBE_EACH_S / len(self._active))
+                self._probe_at = now + max(
+                    PROBE_S / 2, min(PROBE_S, PROBE_EACH_S / len(self._active))
+                )
                 yield from self._probe(min(self._active, key=lambda one: one.told_at), now)
             return
         due, impatient = self._impatient()
@@ -230,7 +240,10 @@ class Downlink(Generic[Peer]):
         if now >= self._next_step:
             self._next_step = now + STEP_S
             for connection in list(self._active):
-                if not connection.pending and now - connection.came_at > ACTIVE_S:
+                is_over = not connection.pending and now - connection.came_at > ACTIVE_S
+                if (
+                    is_over and self.rate_bytes_s != 0
+                ):  # As long as nothing may come, they are what is probed.
                     del self._active[connection]
             busy = [one for one in self._active if now - one.came_at < BUSY_S]
             self._crowd = Counter(one.swarm for one in busy if one.swarm is not None)

@@ -267,6 +267,8 @@ class Relay:
                 continue
             connection = peer.connections.outgoing(packet, kind)
             self._down.sent(connection, packet, timestamp_us(packet), now)
+            if kind in (Kind.FIN, Kind.RESET):
+                self._down.forget(connection)
             if kind not in (Kind.DATA, Kind.STATE, Kind.FIN):
                 self._queue(peer, connection, packet, now)
                 continue

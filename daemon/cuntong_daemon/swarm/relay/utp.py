@@ -106,6 +106,11 @@ def probe(header: bytes, sequence: int, acknowledged: int, sent_us: int, window:
     return made
 
 
+def is_probe(packet: bytes | bytearray) -> bool:
+    """Whether this is what `probe` makes; libtorrent always has a sample."""
+    return len(packet) == HEADER_BYTES + 1 and not packet[_EXTENSION] and not reported_us(packet)
+
+
 def has_selective_acknowledgement(packet: bytes | bytearray) -> bool:
     """Whether a packet tells of packets beyond the one it acknowledges."""
     return packet[_EXTENSION] == SELECTIVE_ACK
