@@ -106,7 +106,8 @@ class Bandwidth:
         now = self._clock.now()
         self.limits: Limits = limits_at(now, [own])
         self.below: Limits = limits_at(now, [below])
-        self.caps: Caps = session_caps(self.limits, is_shared=False, link_up_bytes_s=0)
+        self._wanted_below = 0
+        self.caps: Caps = self._caps()
         self.target: TargetDelay = target_delay([])
         self.children: tuple[ChildLink, ...] = ()
 
@@ -128,7 +129,7 @@ class Bandwidth:
         self._judge(wall, now)
         limits, relay = self.limits, self._engine.relay
         down, up = self.down, self.up
-        caps = session_caps(limits, is_shared=self._section.shared, link_up_bytes_s=up.bytes_s)
+        caps = self._caps()
         return BandwidthStatus(
             link_down_kbit_s=down.bytes_s // BYTES_PER_KBIT,
             link_down_how=_known(down),
@@ -238,8 +239,7 @@ class Bandwidth:
             self._judged_at = now
             self._judge(wall, now)
         down, up = self.down, self.up
-        caps = session_caps(self.limits, is_shared=self._section.shared, link_up_bytes_s=up.bytes_s)
-        self.caps = caps
+        caps = self.caps = self._caps()
         if caps.is_paused != self._engine.is_paused:
             (self._engine.pause if caps.is_paused else self._engine.resume)()
         self._set = (
@@ -252,6 +252,16 @@ class Bandwidth:
         self._engine.set_limits(down_bytes_s=self._set[0], up_bytes_s=self._set[1])
         self._look_after_children(now, up)
         self._tell(down, up)
+
+    def _caps(self) -> Caps:
+        up = self.up
+        return session_caps(
+            self.limits,
+            is_shared=self._section.shared,
+            link_up_bytes_s=up.bytes_s,
+            # A guess that limits itself would never rise.
+            wanted_below_bytes_s=self._wanted_below if up.how is How.CONFIGURED else 0,
+        )
 
     def _step(self, current: int, target: int, achieved: int, elapsed_s: float) -> int:
         if self._section.shared:
@@ -309,6 +319,7 @@ class Bandwidth:
             self._engine.limit_host(host, bytes_s)
         self._limited = limited
         self.children = tuple(children)
+        self._wanted_below = sum(receiver.down_bytes_s for receiver in receivers)
         self.target = target_delay(rates)
         self._engine.set_target_delay(self.target.ms)
         self._scarcity = uplink_scarcity(

@@ -97,6 +97,19 @@ def test_a_centre_fills_its_own_fast_uplink() -> None:
     assert thin.up.bytes_s == 56_250
 
 
+def test_an_uplink_that_is_too_thin_for_all_below_has_no_queue() -> None:
+    def up(link: int, wanted: int) -> tuple[int, str]:
+        caps = session_caps(
+            limits_of(Rule()), is_shared=False, link_up_bytes_s=link, wanted_below_bytes_s=wanted
+        )
+        return caps.up.bytes_s, caps.up.reason.code
+
+    assert up(500_000, 20 * 64_000) == (485_000, "caps.wanted-below")
+    assert up(500_000, 3 * 64_000) == (0, "limits.none")
+    assert up(0, 20 * 64_000) == (0, "limits.none")
+    assert up(16_000, 20 * 64_000) == (14_400, "caps.uplink")
+
+
 def test_a_pause_is_told_before_any_limit() -> None:
     caps = session_caps(limits_of(Rule(is_paused=True)), is_shared=True, link_up_bytes_s=64_000)
     assert caps.is_paused

@@ -17,6 +17,8 @@ from .transport import THIN_BYTES_S
 UPLINK_SHARE = 0.9
 """A full uplink delays its own acknowledgements: counties with 0.5 Mbit/s up took 49 s for 8 MiB, capped at 90 %
 25 s."""
+FULL_SHARE = 0.97
+"""Of an uplink that is too thin for all below: with a queue there, uTP gives some places a sixth of what others get."""
 _NO_LIMIT = sentence("limits.none", N_("No limit applies now."))
 
 
@@ -44,6 +46,7 @@ def session_caps(
     *,
     is_shared: bool,
     link_up_bytes_s: int,
+    wanted_below_bytes_s: int = 0,
 ) -> Caps:
     """The session's caps.
 
@@ -51,6 +54,7 @@ def session_caps(
         limits: From the calendars.
         is_shared: Others use the link too.
         link_up_bytes_s: What the uplink carries, 0 when unknown. A shared or thin one isn't filled.
+        wanted_below_bytes_s: What the places below that want something could take all together.
     """
     ups = [limits.up]
     if link_up_bytes_s and (is_shared or link_up_bytes_s < THIN_BYTES_S):
@@ -58,6 +62,16 @@ def session_caps(
             Limit(
                 int(link_up_bytes_s * UPLINK_SHARE),
                 sentence("caps.uplink", N_("A full uplink would delay its own acknowledgements.")),
+            )
+        )
+    elif 0 < link_up_bytes_s < wanted_below_bytes_s:
+        ups.append(
+            Limit(
+                int(link_up_bytes_s * FULL_SHARE),
+                sentence(
+                    "caps.wanted-below",
+                    N_("The places below could take more; without a queue each gets the same."),
+                ),
             )
         )
     down, up = lowest([limits.down]), lowest(ups)
