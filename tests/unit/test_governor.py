@@ -17,8 +17,8 @@ LINK = 64_000
 LOUD = 0.2
 
 
-def decide(governor: Governor, now: float, *, queue_s: float = 0.0, achieved: int = 0) -> Decision:
-    return governor.step(now, queue_s=queue_s, achieved_bytes_s=achieved)
+def decide(governor: Governor, now: float, *, queue_s: float = 0.0) -> Decision:
+    return governor.step(now, queue_s=queue_s)
 
 
 def test_one_packet_that_a_page_held_up_stops_us_at_once() -> None:
@@ -99,10 +99,10 @@ def test_others_who_stay_are_not_taken_for_a_slow_link() -> None:
 def test_a_learnt_rate_follows_the_link_up_and_down() -> None:
     governor = Governor(LINK)
     governor._learnt = LINK // 2
-    lower = decide(governor, 1.0, queue_s=0.2, achieved=LINK // 2).link_bytes_s
+    lower = decide(governor, 1.0, queue_s=0.2).link_bytes_s
     assert lower < LINK // 2
     now = 2.0
-    while (rate := decide(governor, now, achieved=governor.link_bytes_s).link_bytes_s) < LINK:
+    while (rate := decide(governor, now).link_bytes_s) < LINK:
         assert rate > lower
         lower, now = rate, now + 1
     assert now < 60

@@ -44,10 +44,10 @@ LEARN_S = 3.0
 LEAST_SHARE = 0.3
 """Less of the link's rate is what uTP gets beside others."""
 GROWTH_PER_S = 1.03
+"""Used or not: a rate that was learnt by mistake is forgotten in half a minute, and one that is too high queues."""
 SHRINK_PER_S = 0.97
 QUEUE_PACKETS = 0.75
 """A standing queue of more: the learnt rate is too high."""
-LOAD = 0.9
 LONG_YIELD_S = 2.0
 
 
@@ -144,20 +144,19 @@ class Governor:
         elif self._state is State.YIELDING and now - self._loud_at >= self._hold_s:
             self._enter(State.FREE, now)
 
-    def step(self, now: float, *, queue_s: float, achieved_bytes_s: int) -> Decision:
+    def step(self, now: float, *, queue_s: float) -> Decision:
         """Decide anew; after every packet, and at least once a second.
 
         Args:
             now: Monotonic seconds.
             queue_s: What stands before each packet of ours, our own included.
-            achieved_bytes_s: What came over the last second or so.
         """
         if self._state is State.LEARNING and now - self._since >= LEARN_S:
             self._learn(now)
         elif self._state is State.YIELDING and now - max(self._heard_at, self._since) >= SILENT_S:
             self._enter(State.FREE, now)
         if self._learnt and self._state is State.FREE and now - self._grown_at >= 1.0:
-            self._follow(now, queue_s, achieved_bytes_s)
+            self._follow(now, queue_s)
         rate: int | None = None
         if self._state is State.YIELDING:
             rate = self.floor_bytes_s if now - self._since >= FLOOR_AFTER_S else 0
@@ -182,12 +181,12 @@ class Governor:
         self._enter(State.YIELDING, now)
         self._hold_s = LONG_YIELD_S
 
-    def _follow(self, now: float, queue_s: float, achieved_bytes_s: int) -> None:
+    def _follow(self, now: float, queue_s: float) -> None:
         """Move the learnt rate to where the link is by now."""
         self._grown_at = now
         if queue_s > QUEUE_PACKETS * self.packet_s:
             self._learnt = int(self._learnt * SHRINK_PER_S)
-        elif achieved_bytes_s >= self._learnt * LOAD:
+        else:
             self._learnt = int(self._learnt * GROWTH_PER_S) + 1
             if self._learnt >= self._known:
                 self._learnt = 0

@@ -251,7 +251,7 @@ class Downlink(Generic[Peer]):
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
-        decision = governor.step(now, queue_s=self.queue_s, achieved_bytes_s=self.rate.last)
+        decision = governor.step(now, queue_s=self.queue_s)
         most = int(decision.link_bytes_s * link_share(self.queue_s, governor.packet_s))
         rates = [decision.rate_bytes_s, most or None, self.cap_bytes_s or None]
         self.rate_bytes_s = min((rate for rate in rates if rate is not None), default=None)
