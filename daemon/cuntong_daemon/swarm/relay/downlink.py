@@ -241,9 +241,8 @@ class Downlink(Generic[Peer]):
             self._next_step = now + STEP_S
             for connection in list(self._active):
                 is_over = not connection.pending and now - connection.came_at > ACTIVE_S
-                if (
-                    is_over and self.rate_bytes_s != 0
-                ):  # As long as nothing may come, they are what is probed.
+                # As long as nothing may come they stay: they are what is probed.
+                if is_over and self.rate_bytes_s != 0:
                     del self._active[connection]
             busy = [one for one in self._active if now - one.came_at < BUSY_S]
             self._crowd = Counter(one.swarm for one in busy if one.swarm is not None)
