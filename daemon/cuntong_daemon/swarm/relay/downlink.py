@@ -96,6 +96,10 @@ class Rate:
             self.last = int(self.bytes / (now - self.since)) if now - self.since < 10 else 0
             self.since, self.bytes = now, 0
 
+    def at(self, now: float) -> int:
+        """What it is by now, also when nothing was moved lately; any thread may ask."""
+        return self.last if now - self.since < 2 * RATE_S else 0
+
 
 class Downlink(Generic[Peer]):
     """One shared link's way down.

@@ -117,7 +117,6 @@ class Relay:
         self._peers: dict[tuple[socket.socket, Address], _Peer] = {}
         self._by_port: dict[int, Address] = {}
         self._order = Order()
-        self._status = RelayStatus()
         self._down: Downlink[_Peer] = Downlink()
         self._data: Pacer[tuple[_Peer, Connection[_Peer] | None, bytearray]] = Pacer()
         self._up, self._acks_up = Rate(), Rate()
@@ -131,8 +130,18 @@ class Relay:
 
     @property
     def status(self) -> RelayStatus:
-        """A snapshot, a second old at most."""
-        return self._status
+        """What is so at the moment; the thread goes on meanwhile."""
+        now, down = time.monotonic(), self._down
+        decision = down.decision
+        return RelayStatus(
+            down.rate.at(now),
+            self._up.at(now),
+            down.rate_bytes_s,
+            State.FREE if decision is None else decision.state,
+            None if decision is None else decision.reason,
+            down.queue_s,
+            down.dropped + self._data.dropped,
+        )
 
     def set_order(self, order: Order) -> None:
         """What is to be held from now on."""
@@ -311,20 +320,6 @@ class Relay:
                 hold(packet, int(held_s * 1_000_000))
                 down.left(known, packet, now)
             self._send(peer, packet, now)
-        self._tell(now)
-
-    def _tell(self, now: float) -> None:
-        down, decision = self._down, self._down.decision
-        self._up.roll(now)
-        self._status = RelayStatus(
-            down.rate.last,
-            self._up.last,
-            down.rate_bytes_s,
-            State.FREE if decision is None else decision.state,
-            None if decision is None else decision.reason,
-            down.queue_s,
-            down.dropped + self._data.dropped,
-        )
 
     def _send(self, peer: _Peer, packet: bytearray, now: float) -> None:
         self._up.add(len(packet) + IP_UDP_BYTES, now)
