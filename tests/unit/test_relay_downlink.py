@@ -53,7 +53,9 @@ class Sender:
         self.number = number
         self.swarm = number.to_bytes(20, "big")
         self.is_silent = False
+        self.every_s = 0.0
         self.sent = 0
+        self._sent_at = float("-inf")
         self._next = 1
         self._told = 0
         self._window = 3_000
@@ -70,6 +72,11 @@ class Sender:
 
     def send(self) -> None:
         while not self.is_silent and (self._next - self._told) * (FULL - 20) <= self._window:
+            now = self.line.now
+            if now < self._sent_at + self.every_s:  # Its own uplink is thin.
+                self.line.at(self._sent_at + self.every_s, self.send)
+                return
+            self._sent_at = now
             self._queue(Kind.DATA, self._next, bytes(FULL - 20))
             self._next += 1
             self.sent += 1
@@ -185,6 +192,14 @@ def test_several_senders_share_the_link_and_leave_no_queue(count: int) -> None:
     line.run(40)
     assert line.bytes_between(30 + 2 * ONE_WAY_S, 30 + 100_000 / LINK) <= 9 * 1500
     assert line.bytes_between(33, 40) > 0.93 * 7 * LINK
+
+
+def test_who_could_give_more_than_its_part_does_when_others_give_less() -> None:
+    line = Line()
+    for sender in line.start(5)[1:]:
+        sender.every_s = 0.5  # 3 kB/s each.
+    line.run(40)
+    assert line.bytes_between(20, 40) > 0.9 * 20 * LINK
 
 
 def test_an_urgent_torrent_gets_more_and_the_other_goes_on() -> None:

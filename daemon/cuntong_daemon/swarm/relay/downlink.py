@@ -52,6 +52,12 @@ MAX_UNHEARD = 64
 REPEAT_S = 0.1
 PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
+LEAST_PART = 0.02
+STARVED_SHARE = 0.9
+MOST_WAITING = 4
+STRETCH, SHRINK = 1.25, 0.9
+"""When less comes than could and nothing waits here, some peers don't use their part: windows become longer, four times
+a second, and shorter again when many acknowledgements wait."""
 BUSY_S = 1.0
 """Something came so lately."""
 ACTIVE_S = 3.0
@@ -133,6 +139,8 @@ class Downlink(Generic[Peer]):
         self._active: dict[Connection[Peer], None] = {}
         self._crowd: Counter[bytes] = Counter()
         self._weights = 0.0
+        self._stretch = 1.0
+        self._least_waiting = 0
         self._probe_at = float("-inf")
         self._clock_us = 0  # How far ours is before the one inside.
 
@@ -164,6 +172,7 @@ class Downlink(Generic[Peer]):
             connection.came_at = now
             self._active[connection] = None
             self.rate.add(size, now)
+            self._least_waiting = min(self._least_waiting, len(self._acks))
         self._heard(now)
         excess_s = self._excess_s(connection.path, packet, size, now)
         self._queues.append(excess_s)
@@ -251,6 +260,7 @@ class Downlink(Generic[Peer]):
             busy = [one for one in self._active if now - one.came_at < BUSY_S]
             self._crowd = Counter(one.swarm for one in busy if one.swarm is not None)
             self._weights = sum(self._weight(one) for one in busy)
+            self._fit()
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
@@ -263,6 +273,16 @@ class Downlink(Generic[Peer]):
         if decision.state is State.LEARNING:
             self._releases.clear()
 
+    def _fit(self) -> None:
+        rate, waiting = self.rate_bytes_s, self._least_waiting
+        self._least_waiting = len(self._acks)
+        if not rate or self._state is not State.FREE:
+            return
+        if not waiting and self.rate.last < rate * STARVED_SHARE:
+            self._stretch = min(self._stretch * STRETCH, 1 / LEAST_PART)
+        elif waiting > MOST_WAITING:
+            self._stretch = max(1.0, self._stretch * SHRINK)
+
     @property
     def _state(self) -> State:
         return State.FREE if self.decision is None else self.decision.state
@@ -273,7 +293,7 @@ class Downlink(Generic[Peer]):
         rate = min((rate for rate in rates if rate), default=0)
         # Acknowledgements leave in the order in which data came: who has more under way gets more.
         part = self._weight(connection) / self._weights if self._weights else 1.0
-        own = rate * (connection.path.trip_s + WAITING_S) * min(1.0, part)
+        own = rate * (connection.path.trip_s + WAITING_S) * min(1.0, part * self._stretch)
         return max(1, math.ceil(own / PACKET_BYTES)) * PACKET_BYTES
 
     def _weight(self, connection: Connection[Peer]) -> float:
