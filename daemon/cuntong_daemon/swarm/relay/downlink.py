@@ -43,6 +43,9 @@ LATE_S = 0.008
 behind others."""
 UNANSWERED = 2
 """Acknowledgements without an answer; a single one may not have let the sender send anything."""
+DOUBT_S, MOST_DOUBT_S = 0.25, 4.0
+"""When what was late hadn't waited behind anybody, lateness means nothing for so long, twice as long each time: there
+are senders that have nothing to send, or no room in their own uplink."""
 OUTAGE_S = 1.0
 """Nothing at all came for so long, not even answers to probes: it isn't others. No modem queues for longer."""
 PROBE_S = 0.08
@@ -132,6 +135,8 @@ class Downlink(Generic[Peer]):
         self._governor = Governor()
         self._next_step = 0.0
         self._heard_at = float("-inf")
+        self._doubt_s = 0.0
+        self._doubted_until = float("-inf")
         self._releases: deque[tuple[float, float]] = deque(maxlen=1024)
         self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
         self._own = OwnArrivals()
@@ -139,6 +144,7 @@ class Downlink(Generic[Peer]):
         self._active: dict[Connection[Peer], None] = {}
         self._crowd: Counter[bytes] = Counter()
         self._weights = 0.0
+        self._busy = 0
         self._stretch = 1.0
         self._least_waiting = 0
         self._probe_at = float("-inf")
@@ -173,6 +179,7 @@ class Downlink(Generic[Peer]):
             self._active[connection] = None
             self.rate.add(size, now)
             self._least_waiting = min(self._least_waiting, len(self._acks))
+        was_late = now >= self._late_at()
         self._heard(now)
         excess_s = self._excess_s(connection.path, packet, size, now)
         self._queues.append(excess_s)
@@ -182,6 +189,8 @@ class Downlink(Generic[Peer]):
         if foreign_s <= LATE_S:
             self._unhindered_at = now
         connection.foreign_s = foreign_s
+        if was_late:
+            self._was_late(is_hindered=foreign_s > LATE_S, now=now)
         self._governor.packet(now, size, foreign_s)
         self.govern(now)
 
@@ -258,6 +267,7 @@ class Downlink(Generic[Peer]):
                 if is_over and self.rate_bytes_s != 0:
                     del self._active[connection]
             busy = [one for one in self._active if now - one.came_at < BUSY_S]
+            self._busy = len(busy)
             self._crowd = Counter(one.swarm for one in busy if one.swarm is not None)
             self._weights = sum(self._weight(one) for one in busy)
             self._fit()
@@ -324,10 +334,22 @@ class Downlink(Generic[Peer]):
         while self._releases and sum(self._releases[0]) <= soonest:
             self._releases.popleft()  # What this asked for has come.
 
+    def _was_late(self, *, is_hindered: bool, now: float) -> None:
+        """Something came that was waited for: behind others, or for nothing."""
+        if (
+            is_hindered or self._busy < 2
+        ):  # A single sender that lets us wait is rather behind somebody's page.
+            self._doubt_s = 0.0
+            return
+        self._doubt_s = min(max(2 * self._doubt_s, DOUBT_S), MOST_DOUBT_S)
+        self._doubted_until = now + self._doubt_s
+        self._releases.clear()
+
     def _late_at(self) -> float:
         if len(self._releases) < UNANSWERED:
             return float("inf")
-        return sum(self._releases[0]) + self._governor.packet_s + LATE_S
+        late_at = sum(self._releases[0]) + self._governor.packet_s + LATE_S
+        return max(late_at, self._doubted_until)
 
     def _is_held(self, now: float) -> bool:
         """Whether nothing is acknowledged for the time being."""
