@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cuntong_daemon.authority.documents import Authority
-from cuntong_daemon.authority.keys import KeyRing
+from cuntong_daemon.authority.keys import AuthorityError, KeyRing
 from cuntong_daemon.authority.publishing import (
     check_can_be_held,
     check_may_promote,
@@ -100,9 +100,21 @@ def revise_command(
         if file is not None:
             said = read_metadata(file, folder, current.code)
         ring = _publisher_ring(current, keys, passphrase_fd)
-        _build_and_sign(
-            publication, current, ring, folder, said, before.descriptor.bundle_id, before, yes=yes
-        )
+        try:
+            _build_and_sign(
+                publication,
+                current,
+                ring,
+                folder,
+                said,
+                before.descriptor.bundle_id,
+                before,
+                yes=yes,
+            )
+        except AuthorityError as error:
+            if error.code == "revise.unchanged":
+                tell_daemon(paths)  # Who was killed right after signing hadn't come to it.
+            raise
     tell_daemon(paths)
 
 
