@@ -63,18 +63,19 @@ def test_silence_is_not_waited_out_for_ever() -> None:
     assert decide(governor, SILENT_S).state is State.FREE
 
 
-def yield_and_return(governor: Governor, now: float) -> float:
+def loud_again_and_again() -> tuple[Governor, float]:
+    """A governor that gave way and came back so often that it takes the next loud packet for a slow link; and when."""
+    governor, now = Governor(LINK), 0.0
+    for _ in range(ALARMS):
+        governor.packet(now, 1500, LOUD)
+        governor.packet(now + HOLD_S + 0.01, 1500, 0.0)
+        now += HOLD_S + 0.5
     governor.packet(now, 1500, LOUD)
-    governor.packet(now + HOLD_S + 0.01, 1500, 0.0)
-    return now + HOLD_S + 0.5
+    return governor, now
 
 
 def test_a_link_that_became_slower_is_learnt() -> None:
-    governor = Governor(LINK)
-    now = 0.0
-    for _ in range(ALARMS):
-        now = yield_and_return(governor, now)
-    governor.packet(now, 1500, LOUD)
+    governor, now = loud_again_and_again()
     assert decide(governor, now).state is State.LEARNING
     end = now + LEARN_S + 0.01
     while now < end:
@@ -86,11 +87,7 @@ def test_a_link_that_became_slower_is_learnt() -> None:
 
 
 def test_others_who_stay_are_not_taken_for_a_slow_link() -> None:
-    governor = Governor(LINK)
-    now = 0.0
-    for _ in range(ALARMS):
-        now = yield_and_return(governor, now)
-    governor.packet(now, 1500, LOUD)
+    governor, now = loud_again_and_again()
     governor.packet(now + 1, 3000, LOUD)
     found = decide(governor, now + LEARN_S + 0.01)
     assert (found.state, found.link_bytes_s) == (State.YIELDING, LINK)
