@@ -101,7 +101,7 @@ class Sender:
         state = header(Kind.STATE, self.number + 1, inside_us, reply, 8, self._received)
         assert line.connections.outgoing(state, Kind.STATE) is connection
         line.senders[connection] = self
-        line.down.sent(connection, state, timestamp_us(state), line.now)
+        line.down.sent(connection, state, line.now)
         # What the sender is told of the queue: how long the packet took, without the way itself.
         way_us = INSIDE_CLOCK_US - OTHERS_CLOCK_US + int(ONE_WAY_S * 1e6)
         line.reported.append((line.now, (reported_us(state) - way_us) % 2**32 / 1e6))

@@ -31,6 +31,7 @@ from .utp import (
     reported_us,
     sequence_of,
     set_acknowledged,
+    timestamp_us,
 )
 
 PACKET_BYTES = 1_500
@@ -51,8 +52,11 @@ OUTAGE_S = 1.0
 PROBE_S = 0.08
 """48 bytes each way: 0.9 % of 512 kbit/s."""
 SMALL_BYTES = 200
+"""uTP packets of data up to this are kept until they are acknowledged: requests, not what a village gives."""
 MAX_UNHEARD = 64
+"""Of each connection; later ones are libtorrent's business."""
 REPEAT_S = 0.1
+"""Besides two round trips, before one is sent again."""
 PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
 LEAST_PART = 0.02
@@ -194,11 +198,9 @@ class Downlink(Generic[Peer]):
         self._governor.packet(now, size, foreign_s)
         self.govern(now)
 
-    def sent(
-        self, connection: Connection[Peer], packet: bytearray, sent_us: int, now: float
-    ) -> None:
-        """A packet of a connection comes from inside; `sent_us` is what its sender's clock shows."""
-        self._clock_us = (int(now * 1_000_000) - sent_us) % _UINT32
+    def sent(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
+        """A packet of a connection comes from inside, with libtorrent's time on it."""
+        self._clock_us = (int(now * 1_000_000) - timestamp_us(packet)) % _UINT32
         base_us = connection.path.delay.base_us
         if self.link_bytes_s and base_us is not None and self._state is not State.LEARNING:
             packet_s = self._governor.packet_s

@@ -40,7 +40,6 @@ from .utp import (
     kind_of,
     set_acknowledged,
     swarm_of,
-    timestamp_us,
 )
 
 log = get_logger("relay")
@@ -275,7 +274,7 @@ class Relay:
                 self._queue(peer, None, packet, now)
                 continue
             connection = peer.connections.outgoing(packet, kind)
-            self._down.sent(connection, packet, timestamp_us(packet), now)
+            self._down.sent(connection, packet, now)
             if kind in (Kind.FIN, Kind.RESET):
                 self._down.forget(connection)
             if kind not in (Kind.DATA, Kind.STATE, Kind.FIN):
