@@ -248,7 +248,10 @@ class Bandwidth:
         )
         # Where the rate is a guess, our own queue can't be told from others': then only uTP gives way.
         known = down.bytes_s if down.how is How.CONFIGURED else 0
-        self._engine.set_link(down_bytes_s=known)
+        parent = self._neighbours.parent
+        self._engine.set_link(
+            down_bytes_s=known, parent=parent.peer_host if parent is not None else ""
+        )
         self._engine.set_limits(down_bytes_s=self._set[0], up_bytes_s=self._set[1])
         self._look_after_children(now, up)
         self._tell(down, up)
@@ -329,6 +332,7 @@ class Bandwidth:
             was_scarce=self._scarcity.is_scarce,
         )
         self._neighbours.set_uplink_scarce(is_scarce=self._scarcity.is_scarce)
+        self._neighbours.settle(now)
 
     # Telling.
 

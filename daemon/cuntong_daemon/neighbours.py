@@ -35,7 +35,7 @@ from .link.session import LinkSession
 from .logs import get_logger
 from .metadata import MetadataKeeper
 from .pki.tls import PeerIdentity, judge, judge_parent
-from .policy.peers import Holder, introductions, may_trade
+from .policy.peers import introductions, may_trade, partners_of
 from .trust.spool import Spool
 from .trust.view import View
 
@@ -45,6 +45,8 @@ MAX_WANTED_BY_A_CHILD = 20_000
 """Twice the bundles of a large network; a child that claims more is not believed any further."""
 MAX_NUMBERED = 40_000
 """Bundles of which is remembered which child has them: a bit for each child. Four large networks."""
+SETTLED_S, UNSETTLED_S = 1.0, 5.0
+"""Siblings are introduced to each other when none has come or gone for so long; at the latest after so long."""
 
 
 class NeighbourError(CuntongError):
@@ -131,6 +133,21 @@ class Child:
         return PeerAddress(self.session.peer_host, port) if port else None
 
 
+@dataclass(slots=True)
+class _Unsettled:
+    """A bundle whose siblings come and go.
+
+    Attributes:
+        is_new: One has since `settle` was called last.
+        changed_at: When one did last, by the calls of `settle`.
+        since: When the first did.
+    """
+
+    is_new: bool = True
+    changed_at: float = float("inf")
+    since: float = float("inf")
+
+
 class Neighbours:
     """All links of this node, as their delegate.
 
@@ -164,6 +181,8 @@ class Neighbours:
         self._swarms: Mapping[bytes, float] = {}
         self._closed: frozenset[bytes] = frozenset()
         self._is_uplink_scarce = False
+        self._partners: dict[bytes, Mapping[Division, Sequence[Division]]] = {}
+        self._unsettled: dict[bytes, _Unsettled] = {}
         self._keeper: MetadataKeeper | None = None
         self._listener: Listener | None = None
         self._server: ChildServer | None = None
@@ -253,7 +272,24 @@ class Neighbours:
         """Whether this node's uplink is what slows its children down, so that they should help each other."""
         if is_scarce != self._is_uplink_scarce:
             self._is_uplink_scarce = is_scarce
-            self.introduce(self.wanted_below())
+            for infohash in self.wanted_below():
+                self._group(infohash)
+
+    def settle(self, now: float) -> None:
+        """Introduce siblings to each other; to be called once a second or more often.
+
+        Whoever comes or goes changes whom others should dial. So this waits until nobody has for a while: places that
+        hear of a bundle at once would dial, one after the other, everybody.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        for infohash, unsettled in list(self._unsettled.items()):
+            if unsettled.is_new:
+                unsettled.is_new, unsettled.changed_at = False, now
+                unsettled.since = min(unsettled.since, now)
+            if now - unsettled.changed_at >= SETTLED_S or now - unsettled.since >= UNSETTLED_S:
+                self._group(infohash)
 
     def introduce(self, infohashes: Collection[bytes]) -> None:
         """Tell children whom to connect to for these, where that has changed."""
@@ -274,34 +310,51 @@ class Neighbours:
 
     def _peers_for(self, child: Child, infohash: bytes, item: HaveItem) -> list[PeerAddress]:
         addresses: dict[Division, PeerAddress] = {}
-        holders: list[Holder] = []
         is_closed = infohash in self._closed
         port = self._swarm_ports()[is_closed]
         if infohash in self._swarms and port and child.session.local_host:
             addresses[self._own_code] = PeerAddress(child.session.local_host, port)
-            holders.append(Holder(self._own_code, "", self._swarms[infohash]))
-        for other in self._children.values() if self._trades(child) else self._above(child):
-            done = self._has_of(other, infohash)
+        partners = self._partners.get(infohash, {}).get(child.code, ())
+        # Children of ours may be above this one: it has fallen back to us.
+        for code in (*child.code.ancestors, *partners):
+            other = self._children.get(code)
+            if other is None or self._has_of(other, infohash) < 0:
+                continue
             swarm = other.swarm(is_closed=is_closed)
-            if other is not child and swarm is not None and done >= 0:
-                addresses[other.code] = swarm
-                holders.append(Holder(other.code, "", done))
+            if swarm is not None:
+                addresses[code] = swarm
         chosen = introductions(
             child.code,
             item.permille / 1000,
-            infohash.hex(),
-            holders,
-            vpn_shape=self._vpn_shape,
-            is_uplink_scarce=self._is_uplink_scarce,
+            addresses,
+            [code for code in partners if code in addresses],
         )
         return [addresses[introduction.code] for introduction in chosen]
 
+    def _group(self, infohash: bytes) -> None:
+        """Decide anew which siblings should dial each other for one bundle, and tell them."""
+        self._unsettled.pop(infohash, None)
+        is_closed = infohash in self._closed
+        groups: dict[Division | None, dict[Division, float]] = {}
+        for child in self._children.values():
+            done = self._has_of(child, infohash)
+            if done >= 0 and self._trades(child) and child.swarm(is_closed=is_closed) is not None:
+                groups.setdefault(child.code.parent, {})[child.code] = done
+        partners: dict[Division, Sequence[Division]] = {}
+        for done_by in groups.values():
+            partners.update(partners_of(infohash.hex(), done_by))
+        if any(done < 1 for done_by in groups.values() for done in done_by.values()):
+            self._partners[infohash] = partners
+        else:
+            self._partners.pop(infohash, None)
+        self.introduce((infohash,))
+
+    def _unsettle(self, infohash: bytes) -> None:
+        """Somebody takes part in a bundle now, or no longer, or has all of it."""
+        self._unsettled.setdefault(infohash, _Unsettled()).is_new = True
+
     def _trades(self, child: Child) -> bool:
         return may_trade(child.code, self._vpn_shape, is_uplink_scarce=self._is_uplink_scarce)
-
-    def _above(self, child: Child) -> list[Child]:
-        """Children of ours that another one lies below: it has fallen back to us."""
-        return [self._children[code] for code in child.code.ancestors if code in self._children]
 
     def _has_of(self, child: Child, infohash: bytes) -> float:
         """How much of a bundle a child has, 0 to 1; -1 when it takes no part."""
@@ -310,6 +363,10 @@ class Neighbours:
             return item.permille / 1000
         number = self._numbers.get(infohash)
         return 1.0 if number is not None and child.complete >> number & 1 else -1.0
+
+    def _takes_part(self, child: Child, infohash: bytes) -> tuple[bool, bool]:
+        done = self._has_of(child, infohash)
+        return done >= 0, done >= 1
 
     # The delegate of the link.
 
@@ -385,13 +442,16 @@ class Neighbours:
         if child is None or child.session is not peer:
             return
         for item in items:
+            before = self._takes_part(child, item.infohash)
             self._note(child, item)
+            # Of ten thousand bundles that nobody lacks nothing needs to be decided.
+            is_wanted = item.infohash in child.wants or item.infohash in self._partners
+            if is_wanted and self._takes_part(child, item.infohash) != before:
+                self._unsettle(item.infohash)
         said = {item.infohash for item in items}
         self._introduce(child, said)
         for other in self._children.values():
-            if other is child or not other.wants:
-                continue
-            if self._trades(other) or other.code.is_below(child.code):
+            if other.code.is_below(child.code):
                 self._introduce(other, said)
         assert self._listener is not None  # noqa: S101 - attached before any link.
         self._listener.on_child_haves()
@@ -458,6 +518,9 @@ class Neighbours:
             child = self._children.get(peer.peer_code)
             if child is not None and child.session is peer:
                 del self._children[peer.peer_code]
+                for infohash in [*self._partners]:
+                    if self._has_of(child, infohash) >= 0:
+                        self._unsettle(infohash)
                 self._listener.on_child_haves()
         elif self._parent is peer:
             self._parent = None

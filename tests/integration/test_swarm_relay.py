@@ -16,6 +16,7 @@ from cuntong_daemon.store.torrents import payload_folder
 from cuntong_daemon.swarm.engine import SwarmEngine
 from cuntong_daemon.swarm.events import SwarmError, TorrentState
 from cuntong_daemon.swarm.relay import INSIDE, Order, Relay
+from cuntong_daemon.swarm.relay.downlink import Downlink
 from cuntong_daemon.swarm.relay.utp import (
     Kind,
     acknowledged_by,
@@ -136,6 +137,24 @@ def test_data_that_waits_for_the_uplink_is_not_dropped_for_an_old_acknowledgemen
         assert acknowledged_by(peer.recv(2048)) == 0
         inside.sendto(utp(Kind.STATE, 65_000), sender)
         assert acknowledged_by(peer.recv(2048)) == 65_000, "a new connection begins anew"
+
+
+async def test_a_relay_that_fails_ends_the_service_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the place would look well, and never get anything again."""
+
+    def fail(*_arguments: object) -> float:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(Downlink, "due", fail)
+    engine = make_engine(tmp_path, Tier.VILLAGE)
+    with (
+        trio.fail_after(10),
+        pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="ours"), flatten_subgroups=True),
+    ):
+        async with running(engine):
+            await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("host", ["127.0.83.1", "::1"])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cuntong_daemon.policy.eviction import Held, evict
-from cuntong_daemon.policy.peers import MAX_PARENTS, MAX_SIBLINGS, Holder, introductions
+from cuntong_daemon.policy.peers import CIRCLES, MAX_PARENTS, introductions, partners_of
 from cuntong_daemon.policy.selection import Candidate, NodeProfile, judge, select
 from cuntong_protocol.bundle.metadata import Audience, Licence
-from cuntong_protocol.divisions import TIER_LABELS, Division, Tier
+from cuntong_protocol.divisions import TIER_LABELS, Division
 
 TODAY = dt.date(2027, 3, 5)
 PLACES = [
@@ -171,29 +170,31 @@ def test_eviction_keeps_its_laws(held: list[Held], needed: int) -> None:
     assert more[: len(evictions)] == evictions
 
 
-@given(
-    places,
-    st.floats(0, 1),
-    st.lists(st.builds(Holder, code=places, address=st.just("10.0.0.1:1"), done=st.floats(0, 1))),
-    st.sampled_from(["mesh", "hub"]),
-    st.booleans(),
-)
+@given(places, st.floats(0, 1), st.lists(places), st.lists(places))
 def test_introductions_keep_their_laws(
-    asker: Division, done: float, holders: list[Holder], shape: Literal["mesh", "hub"], scarce: bool
+    asker: Division, done: float, holders: list[Division], partners: list[Division]
 ) -> None:
-    found = introductions(
-        asker,
-        done,
-        "b",
-        holders,
-        vpn_shape=shape,
-        is_uplink_scarce=scarce,
-    )
-    assert len(found) <= MAX_PARENTS + MAX_SIBLINGS
-    kinds = [peer.code in asker.ancestors for peer in found]
-    assert kinds == sorted(kinds, reverse=True)
-    for peer in found:
-        assert peer.code != asker
-        assert asker.is_below(peer.code) or asker.parent == peer.code.parent
-        if not asker.is_below(peer.code) and (shape == "hub" or not scarce):
-            assert max(asker.tier, peer.code.tier) <= Tier.COUNTY
+    found = [peer.code for peer in introductions(asker, done, holders, partners)]
+    if done >= 1:
+        assert not found
+        return
+    parents = found[: len(found) - len(partners)]
+    assert found[len(parents) :] == partners
+    assert len(parents) <= MAX_PARENTS
+    assert parents == sorted(parents, key=lambda place: place.tier, reverse=True)
+    assert all(asker.is_below(parent) and parent in holders for parent in parents)
+
+
+@given(st.text(), st.dictionaries(places, st.floats(0, 1)))
+def test_partners_keep_their_laws(bundle: str, done: dict[Division, float]) -> None:
+    found = partners_of(bundle, done)
+    assert found.keys() == done.keys()
+    pairs = [frozenset((one, other)) for one, others in found.items() for other in others]
+    assert all(len(pair) == 2 for pair in pairs), "nobody dials itself"
+    assert len(set(pairs)) == len(pairs), "one of two dials"
+    for place, others in found.items():
+        assert len(others) <= (CIRCLES if done[place] < 1 else 0)
+    # All that lack something belong together, if not by each other then by those who have all.
+    lacking = [place for place in done if done[place] < 1]
+    if lacking and len(done) > 1:
+        assert all(any(place in pair for pair in pairs) for place in lacking)

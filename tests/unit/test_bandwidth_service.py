@@ -37,6 +37,7 @@ class Engine:
     is_paused: bool = False
     limits: tuple[int, int] = (0, 0)
     link: int = 0
+    parent: str = ""
     target_ms: int = 0
     hosts: dict[str, int] = field(default_factory=dict)
 
@@ -49,8 +50,8 @@ class Engine:
     def set_limits(self, *, down_bytes_s: int, up_bytes_s: int) -> None:
         self.limits = (down_bytes_s, up_bytes_s)
 
-    def set_link(self, *, down_bytes_s: int) -> None:
-        self.link = down_bytes_s
+    def set_link(self, *, down_bytes_s: int, parent: str) -> None:
+        self.link, self.parent = down_bytes_s, parent
 
     def set_target_delay(self, milliseconds: int) -> None:
         self.target_ms = milliseconds
@@ -85,9 +86,13 @@ class Neighbours:
     parent: Session | None = None
     children: dict[Division, Child] = field(default_factory=dict)
     is_scarce: bool = False
+    settled_at: float = float("-inf")
 
     def set_uplink_scarce(self, *, is_scarce: bool) -> None:
         self.is_scarce = is_scarce
+
+    def settle(self, now: float) -> None:
+        self.settled_at = now
 
 
 @dataclass

@@ -98,20 +98,70 @@ def test_village_that_fell_back_learns_of_its_township_when_that_has_the_bundle(
     assert village.said == [(ONE, [PeerAddress("10.0.0.4", 7441)])]
 
 
-def test_counties_trade_with_each_other(tmp_path: Path) -> None:
-    city = Neighbours(
+def city_of(folder: Path) -> Neighbours:
+    made = Neighbours(
         Division("441800000000"),
         vpn_shape="hub",
         clock=NodeClock(),
-        spool=Spool(DataPaths(tmp_path), own=Division("441800000000")),
+        spool=Spool(DataPaths(folder), own=Division("441800000000")),
         swarm_ports=lambda: (7441, 7442),
     )
-    city.attach(keeper=cast("Any", Deaf()), listener=cast("Any", Deaf()), server=None)
+    made.attach(keeper=cast("Any", Deaf()), listener=cast("Any", Deaf()), server=None)
+    return made
+
+
+def test_counties_trade_with_each_other(tmp_path: Path) -> None:
+    city = city_of(tmp_path)
     one = connect(city, COUNTY, "10.0.0.5")
     tell(city, one, HaveState.WANTED)
     two = connect(city, Division("441826000000"), "10.0.0.6")
     tell(city, two, HaveState.PARTIAL, 100)
-    assert one.said == [(ONE, [PeerAddress("10.0.0.6", 7441)])]
+    city.settle(0.0)
+    city.settle(0.5)
+    assert not one.said, "another one may come"
+    city.settle(1.5)
+    assert (one.said, two.said) == ([], [(ONE, [PeerAddress("10.0.0.5", 7441)])])
+    tell(city, two, HaveState.COMPLETE, 1000)
+    city.settle(2.0)
+    city.settle(3.0)
+    assert one.said == [(ONE, [PeerAddress("10.0.0.6", 7441)])], "two dials nobody any more"
+
+
+def test_a_sibling_that_leaves_is_replaced(tmp_path: Path) -> None:
+    city = city_of(tmp_path)
+    sessions = {
+        number: connect(city, Division(f"4418{number}000000"), f"10.0.0.{number}")
+        for number in range(21, 40)
+    }
+    for session in sessions.values():
+        tell(city, session, HaveState.WANTED)
+    city.settle(0.0)
+    city.settle(1.0)
+    dialled = {
+        number: [peer.ip for peer in one.said[-1][1]]
+        for number, one in sessions.items()
+        if one.said
+    }
+    gone = next(
+        number for number in sessions if any(f"10.0.0.{number}" in ips for ips in dialled.values())
+    )
+    city.on_disconnected(cast("Any", sessions.pop(gone)))
+    city.settle(2.0)
+    city.settle(3.0)
+    left = [peer.ip for one in sessions.values() if one.said for peer in one.said[-1][1]]
+    assert f"10.0.0.{gone}" not in left
+    assert len(set(left)) > 1
+
+
+def test_siblings_that_come_without_end_are_introduced_all_the_same(tmp_path: Path) -> None:
+    city = city_of(tmp_path)
+    first = connect(city, COUNTY, "10.0.0.5")
+    tell(city, first, HaveState.WANTED)
+    for second in range(8):
+        newcomer = connect(city, Division(f"4418{40 + second}000000"), f"10.0.0.{40 + second}")
+        tell(city, newcomer, HaveState.COMPLETE, 1000)
+        city.settle(float(second))
+    assert first.said
 
 
 def test_new_swarm_is_told_to_those_who_wait_for_it(around: Neighbours) -> None:

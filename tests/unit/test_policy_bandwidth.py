@@ -9,13 +9,12 @@ import pytest
 from cuntong_daemon.policy.calendar import Calendar, Limit, Limits, Rule, Source, limits_at
 from cuntong_daemon.policy.caps import child_cap, session_caps
 from cuntong_daemon.policy.link_rate import How, Interval, LinkRate
-from cuntong_daemon.policy.peers import Holder, introductions
 from cuntong_daemon.policy.ramp import ramp
 from cuntong_daemon.policy.shares import Claim, shares
 from cuntong_daemon.policy.target_delay import target_delay
 from cuntong_daemon.policy.transport import is_shared_by_default, transport
 from cuntong_daemon.policy.uplink import Receiver, minimum_distribution_s, uplink_scarcity
-from cuntong_protocol.divisions import Division, Tier
+from cuntong_protocol.divisions import Tier
 from cuntong_protocol.texts import sentence
 
 NOW = datetime(2027, 3, 1, tzinfo=UTC)
@@ -250,24 +249,3 @@ def test_the_minimum_distribution_time_of_the_three_bottlenecks() -> None:
     assert minimum_distribution_s(8_000_000, 500_000, villages) == 125  # The slowest downlink.
     fast_down = [Receiver(1_000_000, 0)] * 20
     assert minimum_distribution_s(8_000_000, 500_000, fast_down) == 320  # All uplinks together.
-
-
-def test_villages_of_a_mesh_meet_only_while_the_uplink_above_is_scarce() -> None:
-    asker, other = Division("441827101001"), Division("441827101002")
-    holders = [Holder(other, "10.0.0.2:1", 0.5)]
-
-    def met(shape: str, *, is_scarce: bool) -> bool:
-        return bool(
-            introductions(
-                asker,
-                0.0,
-                "b",
-                holders,
-                vpn_shape=shape,  # type: ignore[arg-type]
-                is_uplink_scarce=is_scarce,
-            )
-        )
-
-    assert met("mesh", is_scarce=True)
-    assert not met("mesh", is_scarce=False)
-    assert not met("hub", is_scarce=True)

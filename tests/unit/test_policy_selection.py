@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from cuntong_daemon.policy.eviction import Held, evict
-from cuntong_daemon.policy.peers import Holder, introductions
+from cuntong_daemon.policy.peers import CIRCLES, introductions, may_trade, partners_of
 from cuntong_daemon.policy.selection import Candidate, NodeProfile, judge, select
 from cuntong_protocol.bundle.metadata import Audience, Licence
 from cuntong_protocol.divisions import Division
@@ -22,6 +22,8 @@ DONGGUAN = Division("441900000000")
 SHIPAI = Division("441900003000")
 VILLAGE = Division("441900003005")
 COUNTY = Division("442301000000")
+HUNAN = Division("430000000000")
+OTHER_VILLAGE = Division("441900003006")
 
 
 def bundle(**changes: Any) -> Candidate:
@@ -210,76 +212,58 @@ def test_what_may_not_be_held_goes_first_and_at_once() -> None:
     assert {e.key for e in everything}.isdisjoint({"wanted", "needed", "lasts"})
 
 
-def holders(*codes: Division, done: float = 1.0) -> list[Holder]:
-    return [Holder(code, f"10.0.0.{number}:7441", done) for number, code in enumerate(codes, 1)]
-
-
 def test_parents_come_first_nearest_first() -> None:
-    found = introductions(
-        VILLAGE, 0, "b", holders(NATION, SHIPAI, GUANGDONG, DONGGUAN), vpn_shape="hub"
-    )
-    assert [peer.code for peer in found] == [SHIPAI, DONGGUAN]
+    found = introductions(VILLAGE, 0, [NATION, SHIPAI, GUANGDONG, DONGGUAN], [OTHER_VILLAGE])
+    assert [peer.code for peer in found] == [SHIPAI, DONGGUAN, OTHER_VILLAGE]
+    assert [peer.reason.code for peer in found] == ["peers.parent"] * 2 + ["peers.helper"]
+    assert introductions(GUANGDONG, 0.5, [], [HUNAN])[0].reason.code == "peers.sibling"
 
 
-def test_of_two_siblings_with_a_part_one_dials() -> None:
-    hunan = Division("430000000000")
-
-    def is_introduced(asker: Division, has: float, other: Division, done: float) -> bool:
-        return bool(introductions(asker, has, "b", holders(other, done=done), vpn_shape="mesh"))
-
-    assert is_introduced(hunan, 0.5, GUANGDONG, 0.5)
-    assert not is_introduced(GUANGDONG, 0.5, hunan, 0.5)
-    assert is_introduced(GUANGDONG, 0.0, hunan, 0.5), "nobody dials one that has nothing"
-    assert is_introduced(GUANGDONG, 0.5, hunan, 1.0), "nor does one that has all dial"
+def test_who_has_all_gets_nobody() -> None:
+    assert not introductions(VILLAGE, 1.0, [SHIPAI], [OTHER_VILLAGE])
 
 
 @pytest.mark.parametrize("shape", ["hub", "mesh"])
-def test_provinces_cities_and_counties_trade(shape: Any) -> None:
-    found = introductions(
-        GUANGDONG, 0.5, "b", holders(Division("430000000000"), NATION), vpn_shape=shape
-    )
-    assert [peer.code for peer in found] == [NATION, Division("430000000000")]
-    assert found[1].reason.code == "peers.sibling"
-    neighbour = Division("442302000000")
-    assert [p.code for p in introductions(COUNTY, 0, "b", holders(neighbour), vpn_shape=shape)] == [
-        neighbour
-    ]
+@pytest.mark.parametrize("is_scarce", [False, True])
+def test_below_the_county_places_trade_only_in_a_mesh_with_a_scarce_uplink_above(
+    shape: Any, *, is_scarce: bool
+) -> None:
+    for place in (GUANGDONG, COUNTY):
+        assert may_trade(place, shape, is_uplink_scarce=is_scarce)
+    for place in (SHIPAI, VILLAGE):
+        assert may_trade(place, shape, is_uplink_scarce=is_scarce) == (
+            shape == "mesh" and is_scarce
+        )
+    assert not may_trade(NATION, shape, is_uplink_scarce=is_scarce)
 
 
-def test_villages_meet_only_in_a_mesh_below_a_scarce_uplink() -> None:
-    other = Division("441900003006")
-    shapes: tuple[Literal["hub", "mesh"], ...] = ("hub", "mesh")
-    for shape in shapes:
-        for scarce in (False, True):
-            found = introductions(
-                VILLAGE,
-                0,
-                "b",
-                holders(other),
-                vpn_shape=shape,
-                is_uplink_scarce=scarce,
-            )
-            assert bool(found) == (shape == "mesh" and scarce)
+def test_of_two_siblings_one_dials() -> None:
+    assert partners_of("b", {GUANGDONG: 0.5, HUNAN: 0.5}) == {GUANGDONG: [], HUNAN: [GUANGDONG]}
+    assert partners_of("b", {GUANGDONG: 0.5, HUNAN: 1.0}) == {GUANGDONG: [HUNAN], HUNAN: []}
+    assert partners_of("b", {GUANGDONG: 0.5}) == {GUANGDONG: []}
+    assert not partners_of("b", {})
 
 
-def test_townships_trade_only_in_a_mesh_with_a_scarce_uplink_above() -> None:
-    other = holders(Division("441900004000"))
-    assert introductions(SHIPAI, 0, "b", other, vpn_shape="mesh", is_uplink_scarce=True)
-    assert not introductions(SHIPAI, 0, "b", other, vpn_shape="mesh")
-    assert not introductions(SHIPAI, 0, "b", other, vpn_shape="hub", is_uplink_scarce=True)
+def test_those_who_trade_all_reach_each_other_in_few_steps_with_few_partners() -> None:
+    places = [Division(f"4401010010{number:02}") for number in range(1, 61)]
+    for bundle in ("a", "b", "c"):
+        dialled = partners_of(bundle, dict.fromkeys(places, 0.0))
+        partners: dict[Division, set[Division]] = {place: set() for place in places}
+        for place, others in dialled.items():
+            for other in others:
+                assert place not in partners[other], "each pair once"
+                partners[place].add(other)
+                partners[other].add(place)
+        assert all(CIRCLES <= len(others) <= 2 * CIRCLES for others in partners.values())
+        reached, steps = {places[0]}, 0
+        while len(reached) < len(places):
+            reached |= {other for place in reached for other in partners[place]}
+            steps += 1
+        assert steps <= 5
 
 
-def test_who_has_all_or_asks_about_a_sibling_with_nothing_gets_nobody() -> None:
-    assert not introductions(VILLAGE, 1.0, "b", holders(SHIPAI), vpn_shape="hub")
-    empty = holders(Division("430000000000"), done=0)
-    assert not introductions(GUANGDONG, 0, "b", empty, vpn_shape="mesh")
-
-
-def test_askers_are_spread_over_siblings() -> None:
-    provinces = [Division(f"{number}0000000000") for number in range(11, 44)]
-    chosen = {
-        peer.code
-        for asker in provinces
-        for peer in introductions(asker, 0, "b", holders(*provinces), vpn_shape="mesh")
-    }
-    assert len(chosen) > len(provinces) // 2
+def test_who_joins_late_changes_little() -> None:
+    places = [Division(f"4401010010{number:02}") for number in range(1, 61)]
+    before = partners_of("b", dict.fromkeys(places[:-1], 0.0))
+    after = partners_of("b", dict.fromkeys(places, 0.0))
+    assert sum(before[place] != after[place] for place in before) <= 2 * CIRCLES

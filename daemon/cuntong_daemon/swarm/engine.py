@@ -157,6 +157,7 @@ class SwarmEngine:
         self._networks = tuple(networks)
         self._limits = (down_bytes_s, up_bytes_s)
         self._link_down = link_down_bytes_s
+        self._parent = ""
         self._is_shared = is_shared_link(tier) if is_shared is None else is_shared
         self._relay: Relay | None = None
         self._target_delay_ms = 0
@@ -334,10 +335,15 @@ class SwarmEngine:
             elif self._session is not None:
                 self._session.apply_settings(limit_settings(down_bytes_s, up_bytes_s))
 
-    def set_link(self, *, down_bytes_s: int) -> None:
-        """What the link carries towards this node, as is known by now; 0: not known."""
-        if down_bytes_s != self._link_down:
-            self._link_down = down_bytes_s
+    def set_link(self, *, down_bytes_s: int, parent: str) -> None:
+        """What the link carries towards this node, as is known by now, and who is above.
+
+        Args:
+            down_bytes_s: 0: not known.
+            parent: The address; empty when none is connected.
+        """
+        if (down_bytes_s, parent) != (self._link_down, self._parent):
+            self._link_down, self._parent = down_bytes_s, parent
             if self._relay is not None:
                 self._relay.set_order(self._relay_order())
 
@@ -361,7 +367,7 @@ class SwarmEngine:
 
     def _relay_order(self) -> Order:
         down, up = self._limits
-        return Order(self._link_down, down, up)
+        return Order(self._link_down, down, up, self._parent)
 
     def set_target_delay(self, milliseconds: int) -> None:
         """The queue that uTP keeps standing on a link that this node sends to (SPEC 10.4)."""
@@ -452,6 +458,8 @@ class SwarmEngine:
         next_resume = trio.current_time() + RESUME_INTERVAL_S
         while True:
             await trio.sleep(TICK_S)
+            if self._relay is not None and self._relay.failure is not None:
+                raise self._relay.failure
             session.raw.post_torrent_updates(0)
             session.raw.post_session_stats()
             now = trio.current_time()

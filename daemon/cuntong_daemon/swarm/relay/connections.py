@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from .delays import QueueingDelay
+from .delays import QueueingDelay, Usual
 from .utp import Kind, connection_of
 
 MAX_CONNECTIONS = 64
@@ -35,8 +35,12 @@ class Path:
 
     Attributes:
         delay: Of packets from there, without the time they take themselves.
+        usual: How long others hold packets up that come this way, as a rule.
+        is_above: It is a parent's, not a sibling's.
     """
 
+    is_above: bool = False
+    usual: Usual = field(default_factory=Usual)
     delay: QueueingDelay = field(default_factory=QueueingDelay)
     _trips: deque[float] = field(default_factory=lambda: deque(maxlen=TRIPS))
 

@@ -8,16 +8,23 @@ BUCKET_S = 300.0
 """The base is the least of the last 5 to 10 minutes: longer than a film's trailer, shorter than clocks drift apart."""
 REMEMBERED_S = 1.0
 """No modem queues for longer."""
+USUAL_GAIN = 1 / 32
+"""The last second or so at 512 kbit/s."""
 _UINT32 = 1 << 32
 _HALF = 1 << 31
 
 
 class QueueingDelay:
-    """The least one-way delay of a sender, and what each packet took beyond it."""
+    """The least one-way delay of a sender, and what each packet took beyond it.
 
-    __slots__ = ("_before", "_since", "_this")
+    Args:
+        bucket_s: The least of so long counts, or of up to twice that.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_before", "_bucket_s", "_since", "_this")
+
+    def __init__(self, bucket_s: float = BUCKET_S) -> None:
+        self._bucket_s = bucket_s
         self._this: int | None = None
         self._before: int | None = None
         self._since = 0.0
@@ -43,11 +50,31 @@ class QueueingDelay:
         if self._this is None or self._before is None:
             self._this = self._before = delay_us
             self._since = now
-        elif now - self._since >= BUCKET_S:
+        elif now - self._since >= self._bucket_s:
             self._before, self._this, self._since = self._this, delay_us, now
         elif _before(delay_us, self._this):
             self._this = delay_us
         return ((delay_us - (self.base_us or 0)) % _UINT32) / 1_000_000
+
+
+class Usual:
+    """What a delay is as a rule, with twice its mean deviation, in seconds (as RFC 6298 does with round trips)."""
+
+    __slots__ = ("_deviation", "_mean")
+
+    def __init__(self) -> None:
+        self._mean = self._deviation = 0.0
+
+    @property
+    def s(self) -> float:
+        """More than this isn't usual."""
+        return self._mean + 2 * self._deviation
+
+    def add(self, delay_s: float) -> None:
+        """So it was with one packet."""
+        off = delay_s - self._mean
+        self._mean += off * USUAL_GAIN
+        self._deviation += (abs(off) - self._deviation) * USUAL_GAIN
 
 
 class OwnArrivals:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from cuntong_daemon.policy.governor import Decision, Governor, State
 
 from .connections import Connection, Path, Unheard
-from .delays import OwnArrivals
+from .delays import OwnArrivals, QueueingDelay
 from .pacing import Pacer
 from .utp import (
     IP_UDP_BYTES,
@@ -31,6 +31,7 @@ from .utp import (
     reported_us,
     sequence_of,
     set_acknowledged,
+    set_timestamp,
     timestamp_us,
 )
 
@@ -41,12 +42,10 @@ WAITING_S = 0.06
 what is under way can come all at once after a silence."""
 LATE_S = 0.008
 """What should have come by now, by its round trip with its jitter and its own time, and this much later hasn't, waits
-behind others."""
+behind others. Of a single peer: among several there is always one with nothing to send, or no room in its uplink; then
+what comes from the others tells."""
 UNANSWERED = 2
 """Acknowledgements without an answer; a single one may not have let the sender send anything."""
-DOUBT_S, MOST_DOUBT_S = 0.25, 4.0
-"""When what was late hadn't waited behind anybody, lateness means nothing for so long, twice as long each time: there
-are senders that have nothing to send, or no room in their own uplink."""
 OUTAGE_S = 1.0
 """Nothing at all came for so long, not even answers to probes: it isn't others. No modem queues for longer."""
 PROBE_S = 0.08
@@ -60,11 +59,20 @@ REPEAT_S = 0.1
 PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
 LEAST_PART = 0.02
-STARVED_SHARE = 0.9
+STARVED_SHARE = 0.96
 MOST_WAITING = 4
 STRETCH, SHRINK = 1.25, 0.9
 """When less comes than could and nothing waits here, some peers don't use their part: windows become longer, four times
 a second, and shorter again when many acknowledgements wait."""
+PARENTS_PART = 0.5
+"""Of what comes for a torrent, when siblings send, too: a centre's uplink isn't shared with the public, theirs are."""
+SPARE_PACE = 0.7
+"""Who gets less than this of what is allowed, while nobody else's traffic shows, is held up by the sender's uplink: the
+queues that show are there, and the public has the rest of this link anyway."""
+PACE_S = 4.0
+"""Over which that is averaged."""
+MAX_USUAL_S = 0.15
+"""A limit at the sender lets data through in lumps of 0.1 s. What stands there beyond that tells its sender to slow down."""
 BUSY_S = 1.0
 """Something came so lately."""
 ACTIVE_S = 3.0
@@ -74,6 +82,8 @@ STEPPED_S = 0.05
 MOST_PACKETS = 2.5
 """The queue of others that is reported at most, 1.5 of uTP's target delays: its sender slows down by a packet in each
 round trip, not to a single one because of somebody's page, for which the governor gives way anyhow."""
+CLOCK_S = 2.0
+"""The relay is never late for so long."""
 RATE_S = 1.0
 """Over which what was moved is counted."""
 STEP_S = 0.25
@@ -85,6 +95,8 @@ DRAIN_PER_S = 0.5
 MAX_DRAIN = 0.1
 QUEUE_SAMPLES = 8
 """Packets: a fifth of a second at 512 kbit/s."""
+COLLIDING_SAMPLES = 32
+"""Of several peers: most of a second."""
 _UINT32 = 1 << 32
 
 Peer = TypeVar("Peer")
@@ -122,6 +134,7 @@ class Downlink(Generic[Peer]):
         cap_bytes_s: The most that may come; 0: no limit.
         rate_bytes_s: What is wanted at the moment; None: no limit. 0: nothing.
         queue_s: How long a packet queues by now.
+        came_at: When data came last.
         rate: What comes.
         shares: The part that each torrent should get, by its infohash as 20 bytes.
         decision: The governor's last.
@@ -132,6 +145,7 @@ class Downlink(Generic[Peer]):
         self.cap_bytes_s = 0
         self.rate_bytes_s: int | None = None
         self.queue_s = 0.0
+        self.came_at = float("-inf")
         self.rate = Rate()
         self.shares: Mapping[bytes, float] = {}
         self.decision: Decision | None = None
@@ -139,19 +153,20 @@ class Downlink(Generic[Peer]):
         self._governor = Governor()
         self._next_step = 0.0
         self._heard_at = float("-inf")
-        self._doubt_s = 0.0
-        self._doubted_until = float("-inf")
         self._releases: deque[tuple[float, float]] = deque(maxlen=1024)
         self._queues: deque[float] = deque([0.0], maxlen=QUEUE_SAMPLES)
+        self._own_queues: deque[float] = deque([0.0], maxlen=COLLIDING_SAMPLES)
         self._own = OwnArrivals()
         self._unhindered_at = float("-inf")
         self._active: dict[Connection[Peer], None] = {}
-        self._crowd: Counter[bytes] = Counter()
+        self._crowd: Counter[tuple[bytes | None, bool]] = Counter()
         self._weights = 0.0
-        self._busy = 0
+        self._busy_peers = 0
         self._stretch = 1.0
+        self._pace = 1.0
         self._least_waiting = 0
         self._probe_at = float("-inf")
+        self._clock = QueueingDelay(CLOCK_S)
         self._clock_us = 0  # How far ours is before the one inside.
 
     @property
@@ -180,31 +195,39 @@ class Downlink(Generic[Peer]):
             connection.unacknowledged += size + connection.besides
             connection.besides = 0
             connection.came_at = now
+            self.came_at = now
             self._active[connection] = None
             self.rate.add(size, now)
             self._least_waiting = min(self._least_waiting, len(self._acks))
-        was_late = now >= self._late_at()
         self._heard(now)
         excess_s = self._excess_s(connection.path, packet, size, now)
         self._queues.append(excess_s)
         foreign_s = self._own.foreign_s(now, size, excess_s, self._governor.link_bytes_s)
+        self._own_queues.append(excess_s - foreign_s)
         # Whoever came through unhindered, from whatever peer, found no queue here: what waited longer waited elsewhere.
         foreign_s = min(foreign_s, now - self._unhindered_at)
         if foreign_s <= LATE_S:
             self._unhindered_at = now
         connection.foreign_s = foreign_s
-        if was_late:
-            self._was_late(is_hindered=foreign_s > LATE_S, now=now)
-        self._governor.packet(now, size, foreign_s)
+        usual = connection.path.usual
+        self._governor.packet(now, size, foreign_s - usual.s if self._is_spare else foreign_s)
+        if self._state is not State.YIELDING:
+            usual.add(foreign_s)
         self.govern(now)
 
     def sent(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
         """A packet of a connection comes from inside, with libtorrent's time on it."""
-        self._clock_us = (int(now * 1_000_000) - timestamp_us(packet)) % _UINT32
+        # The relay reads late what libtorrent says; the wall clock, which is libtorrent's, may be set.
+        self._clock.excess_s(now, (int(now * 1_000_000) - timestamp_us(packet)) % _UINT32)
+        self._clock_us = self._clock.base_us or 0
         base_us = connection.path.delay.base_us
         if self.link_bytes_s and base_us is not None and self._state is not State.LEARNING:
             packet_s = self._governor.packet_s
-            queue_s = packet_s + min(connection.foreign_s, MOST_PACKETS * packet_s)
+            most_s, foreign_s = MOST_PACKETS * packet_s, connection.foreign_s
+            if self._is_spare and connection.path.is_above:
+                # In the queue of a centre's uplink whoever has few packets finds others' only, and would slow down alone.
+                foreign_s -= min(connection.path.usual.s, MAX_USUAL_S)
+            queue_s = packet_s + min(max(0.0, foreign_s), most_s)
             report_no_more(packet, base_us - self._clock_us + int(queue_s * 1_000_000))
 
     def forget(self, connection: Connection[Peer]) -> None:
@@ -229,8 +252,12 @@ class Downlink(Generic[Peer]):
             return min(self._probe_at, self._repeat_at()) if self._active else float("inf")
         return min(self._acks.due(), self._late_at(), self._impatient()[0], self._repeat_at())
 
-    def take(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
-        """What may leave now, and how many seconds it has waited; probes among it."""
+    def stamp(self, packet: bytearray, now: float) -> None:
+        """Say that a packet leaves now, by libtorrent's clock."""
+        set_timestamp(packet, int(now * 1_000_000) - self._clock_us)
+
+    def take(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray]]:
+        """What may leave now; probes among it."""
         if now >= self._next_step:
             self.govern(now)
         yield from self._repeat(now)
@@ -238,7 +265,7 @@ class Downlink(Generic[Peer]):
             taken = self._acks.take(now)
             if taken is None:
                 break
-            (connection, packet, cost), held_s = taken
+            connection, packet, cost = taken
             connection.pending -= 1
             connection.told_at = now
             connection.acknowledged = acknowledged_by(packet)
@@ -246,7 +273,8 @@ class Downlink(Generic[Peer]):
                 path = connection.path
                 self._releases.append((now, path.trip_s + 2 * path.jitter_s))
             self.narrow(connection, packet)
-            yield connection, packet, held_s
+            self.stamp(packet, now)
+            yield connection, packet
         if self._is_held(now):
             if self._active and now >= self._probe_at:
                 self._probe_at = now + max(
@@ -269,15 +297,15 @@ class Downlink(Generic[Peer]):
                 if is_over and self.rate_bytes_s != 0:
                     del self._active[connection]
             busy = [one for one in self._active if now - one.came_at < BUSY_S]
-            self._busy = len(busy)
-            self._crowd = Counter(one.swarm for one in busy if one.swarm is not None)
+            self._busy_peers = len({id(one.path) for one in busy})
+            self._crowd = Counter((one.swarm, one.path.is_above) for one in busy)
             self._weights = sum(self._weight(one) for one in busy)
             self._fit()
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
         decision = governor.step(now, queue_s=self.queue_s)
-        most = int(decision.link_bytes_s * link_share(self.queue_s, governor.packet_s))
+        most = int(decision.link_bytes_s * link_share(self._standing_s, governor.packet_s))
         rates = [decision.rate_bytes_s, most or None, self.cap_bytes_s or None]
         self.rate_bytes_s = min((rate for rate in rates if rate is not None), default=None)
         self._acks.rate_bytes_s = self.rate_bytes_s
@@ -290,10 +318,24 @@ class Downlink(Generic[Peer]):
         self._least_waiting = len(self._acks)
         if not rate or self._state is not State.FREE:
             return
+        self._pace += (min(1.0, self.rate.last / rate) - self._pace) * STEP_S / PACE_S
         if not waiting and self.rate.last < rate * STARVED_SHARE:
             self._stretch = min(self._stretch * STRETCH, 1 / LEAST_PART)
         elif waiting > MOST_WAITING:
             self._stretch = max(1.0, self._stretch * SHRINK)
+
+    @property
+    def _standing_s(self) -> float:
+        """How long the queue of our own is that doesn't go away."""
+        if self._busy_peers > 1:
+            # Their packets collide; what stands is what the luckiest one finds (RFC 8289).
+            return min(self._own_queues)
+        return statistics.median([*self._own_queues][-QUEUE_SAMPLES:])
+
+    @property
+    def _is_spare(self) -> bool:
+        """Whether senders give less than the link could take, as a rule."""
+        return self._pace < SPARE_PACE
 
     @property
     def _state(self) -> State:
@@ -309,12 +351,15 @@ class Downlink(Generic[Peer]):
         return max(1, math.ceil(own / PACKET_BYTES)) * PACKET_BYTES
 
     def _weight(self, connection: Connection[Peer]) -> float:
-        """The torrent's share, among all of its connections alike."""
-        shares = self.shares
-        usual = 1 / max(1, len(shares))
-        swarm = connection.swarm
-        among = self._crowd.get(swarm, 1) if swarm is not None else 1
-        return (usual if swarm is None else shares.get(swarm, usual)) / among
+        """The torrent's share: a part for its parents, the rest for its siblings, among each alike."""
+        usual = 1 / max(1, len(self.shares))
+        swarm, is_above = connection.swarm, connection.path.is_above
+        if swarm is None:
+            return usual
+        part = PARENTS_PART if is_above else 1 - PARENTS_PART
+        if not self._crowd[swarm, not is_above]:
+            part = 1.0
+        return self.shares.get(swarm, usual) * part / max(1, self._crowd[swarm, is_above])
 
     def _excess_s(self, path: Path, packet: bytes, size: int, now: float) -> float:
         """How long a packet queued."""
@@ -336,22 +381,10 @@ class Downlink(Generic[Peer]):
         while self._releases and sum(self._releases[0]) <= soonest:
             self._releases.popleft()  # What this asked for has come.
 
-    def _was_late(self, *, is_hindered: bool, now: float) -> None:
-        """Something came that was waited for: behind others, or for nothing."""
-        if (
-            is_hindered or self._busy < 2
-        ):  # A single sender that lets us wait is rather behind somebody's page.
-            self._doubt_s = 0.0
-            return
-        self._doubt_s = min(max(2 * self._doubt_s, DOUBT_S), MOST_DOUBT_S)
-        self._doubted_until = now + self._doubt_s
-        self._releases.clear()
-
     def _late_at(self) -> float:
-        if len(self._releases) < UNANSWERED:
+        if len(self._releases) < UNANSWERED or self._busy_peers > 1 or self._is_spare:
             return float("inf")
-        late_at = sum(self._releases[0]) + self._governor.packet_s + LATE_S
-        return max(late_at, self._doubted_until)
+        return sum(self._releases[0]) + self._governor.packet_s + LATE_S
 
     def _is_held(self, now: float) -> bool:
         """Whether nothing is acknowledged for the time being."""
@@ -382,7 +415,7 @@ class Downlink(Generic[Peer]):
         missing = (one.missing for one in self._active)
         return min((one.due for one in missing if one is not None), default=float("inf"))
 
-    def _repeat(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
+    def _repeat(self, now: float) -> Iterator[tuple[Connection[Peer], bytearray]]:
         for connection in self._active:
             missing = connection.missing
             if missing is None or now < missing.due:
@@ -391,7 +424,8 @@ class Downlink(Generic[Peer]):
             made = bytearray(missing.packet)
             if connection.acknowledged is not None:
                 set_acknowledged(made, connection.acknowledged)
-            yield connection, made, now - missing.sent_at
+            self.stamp(made, now)
+            yield connection, made
 
     def _impatient(self) -> tuple[float, Connection[Peer] | None]:
         """Who waits for an acknowledgement for the longest, and until when it may."""
@@ -401,13 +435,13 @@ class Downlink(Generic[Peer]):
 
     def _probe(
         self, connection: Connection[Peer], now: float
-    ) -> Iterator[tuple[Connection[Peer], bytearray, float]]:
+    ) -> Iterator[tuple[Connection[Peer], bytearray]]:
         connection.told_at = now
         header, theirs, ours = connection.header, connection.theirs, connection.acknowledged
         if header is not None and theirs is not None and ours is not None:
             sent_us = int(now * 1_000_000) - self._clock_us
             made = probe(header, theirs, ours, sent_us, self._window(connection))
-            yield connection, made, 0.0
+            yield connection, made
 
 
 def link_share(queue_s: float, packet_s: float) -> float:

@@ -86,8 +86,8 @@ class Pacer(Generic[T]):
             return float("inf")
         return max(self._left_at, first.since) + first.cost / self._rate
 
-    def take(self, now: float) -> tuple[T, float] | None:
-        """The first packet, if its time has come, and how long it has waited in seconds."""
+    def take(self, now: float) -> T | None:
+        """The first packet, if its time has come."""
         due = self.due()
         if due > now:
             return None
@@ -96,7 +96,7 @@ class Pacer(Generic[T]):
             # No credit for silence: the next one doesn't come sooner because this one came late. But what the
             # clock's coarseness took from it is given back.
             self._left_at = max(due, now - COARSENESS_S)
-        return first.packet, now - first.since
+        return first.packet
 
 
 COARSENESS_S = 0.004

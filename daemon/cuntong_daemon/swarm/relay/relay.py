@@ -36,7 +36,6 @@ from .utp import (
     acknowledged_by,
     acknowledgement_of,
     has_selective_acknowledgement,
-    hold,
     kind_of,
     set_acknowledged,
     swarm_of,
@@ -51,6 +50,9 @@ MAX_PACKET = 2048
 AT_ONCE = 32
 """Packets read from one socket before the others have their turn."""
 IDLE_POLL_S = 1.0
+INSIDE_S = 0.02
+"""While data comes, what libtorrent says is read when something comes from outside or is due, and so often at least: most
+of it has to wait for its turn anyway, and each time this thread wakes up costs more than what it does then."""
 Address = tuple[str, int]
 
 
@@ -62,11 +64,13 @@ class Order:
         link_down_bytes_s: What the link carries towards this node.
         cap_down_bytes_s: The most that may come.
         cap_up_bytes_s: The most that may be sent.
+        parent: The address of the one above; empty when none is connected.
     """
 
     link_down_bytes_s: int = 0
     cap_down_bytes_s: int = 0
     cap_up_bytes_s: int = 0
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,11 @@ class _Peer:
 
 
 class Relay:
-    """Open between `open` and `close`; its methods may be called from any thread."""
+    """Open between `open` and `close`; its methods may be called from any thread.
+
+    Attributes:
+        failure: What ended its thread; None as long as that runs, or was told to stop.
+    """
 
     def __init__(self, networks: Sequence[IPNetwork]) -> None:
         self._networks = tuple(networks)
@@ -115,14 +123,18 @@ class Relay:
         self._inside: dict[socket.socket, Address] = {}
         self._peers: dict[tuple[socket.socket, Address], _Peer] = {}
         self._by_port: dict[int, Address] = {}
-        self._order = Order()
+        self._order = self._held = Order()
         self._down: Downlink[_Peer] = Downlink()
         self._data: Pacer[tuple[_Peer, Connection[_Peer] | None, bytearray]] = Pacer()
         self._up, self._acks_up = Rate(), Rate()
         self._lock = threading.Lock()  # Of `_peers`: dialling makes one, too.
-        self._poll = select.epoll()
-        self._files: dict[int, tuple[socket.socket, _Peer | None]] = {}
+        self._poll, self._poll_inside = select.epoll(), select.epoll()
+        self._poll.register(self._poll_inside, select.EPOLLIN)
+        self._is_waiting_inside = True
+        self._outer: dict[int, socket.socket] = {}
+        self._inner: dict[int, _Peer] = {}
         self._is_closing = False
+        self.failure: Exception | None = None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._bell, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -186,7 +198,8 @@ class Relay:
                 ) from error
             _mark(door)
             self._inside[door] = place
-            self._watch(door, None)
+            self._outer[door.fileno()] = door
+            self._poll.register(door, select.EPOLLIN)
         self._thread.start()
         return [door.getsockname()[1] for door in self._doors]
 
@@ -201,6 +214,7 @@ class Relay:
         for door in self._doors:
             door.close()
         self._poll.close()
+        self._poll_inside.close()
         os.close(self._bell)
 
     def inside_of(self, outside: Address, *, is_closed: bool) -> Address | None:
@@ -222,19 +236,29 @@ class Relay:
     # The thread.
 
     def _run(self) -> None:
-        while not self._is_closing:
-            now = time.monotonic()
-            due = min(self._down.due(now), self._data.due(), now + self._patience_s())
-            for file, _ in self._poll.poll(max(0.0, due - now)):
-                found = self._files.get(file)
-                if found is None:
-                    continue
-                source, peer = found
-                if peer is None:
-                    self._read_outside(source)
-                else:
-                    self._read_inside(peer)
-            self._release(time.monotonic())
+        try:
+            while not self._is_closing:
+                self._turn()
+        except Exception as error:  # noqa: BLE001 - whoever looks after the relay raises it.
+            self.failure = error
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        is_coming = now - self._down.came_at < INSIDE_S
+        if is_coming is self._is_waiting_inside:
+            self._is_waiting_inside = not is_coming
+            self._poll.modify(self._poll_inside, 0 if is_coming else select.EPOLLIN)
+        patience_s = INSIDE_S if is_coming else self._patience_s()
+        due = min(self._down.due(now), self._data.due(), now + patience_s)
+        for file, _ in self._poll.poll(max(0.0, due - now)):
+            door = self._outer.get(file)
+            if door is not None:
+                self._read_outside(door)
+        for file, _ in self._poll_inside.poll(0):
+            peer = self._inner.get(file)
+            if peer is not None:
+                self._read_inside(peer)
+        self._release(time.monotonic())
 
     def _patience_s(self) -> float:
         return STEP_S if self._down.waiting or self._data else IDLE_POLL_S
@@ -298,17 +322,20 @@ class Relay:
 
     def _release(self, now: float) -> None:
         down, order = self._down, self._order
-        down.link_bytes_s, down.cap_bytes_s = order.link_down_bytes_s, order.cap_down_bytes_s
+        if order is not self._held:
+            self._held = order
+            down.link_bytes_s, down.cap_bytes_s = order.link_down_bytes_s, order.cap_down_bytes_s
+            for peer in [*self._peers.values()]:
+                peer.connections.path.is_above = peer.outside[0] == order.parent
         # What is sent at all is capped; acknowledgements don't wait for that, so data gets what they leave.
         self._acks_up.roll(now)
         most = max(order.cap_up_bytes_s - self._acks_up.last, order.cap_up_bytes_s // 10)
         self._data.rate_bytes_s = most or None
-        for connection, packet, held_s in down.take(now):
-            hold(packet, int(held_s * 1_000_000))
+        for connection, packet in down.take(now):
             self._acks_up.add(len(packet) + IP_UDP_BYTES, now)
             self._send(connection.peer, packet, now)
         while (taken := self._data.take(now)) is not None:
-            (peer, known, packet), held_s = taken
+            peer, known, packet = taken
             if known is not None:
                 down.narrow(known, packet)
             if known is not None and kind_of(packet) is Kind.DATA:
@@ -316,7 +343,7 @@ class Relay:
                     known.acknowledged = acknowledged_by(packet)
                 # libtorrent drops data that acknowledges less than what came before it, by more than 3 packets.
                 set_acknowledged(packet, known.acknowledged)
-                hold(packet, int(held_s * 1_000_000))
+                down.stamp(packet, now)
                 down.left(known, packet, now)
             self._send(peer, packet, now)
 
@@ -348,21 +375,19 @@ class Relay:
                 inner.close()
                 raise
             peer = _Peer(outside, inner, door, now)
+            peer.connections.path.is_above = outside[0] == self._order.parent
             self._peers[door, outside] = peer
             self._by_port[inner.getsockname()[1]] = outside
-            self._watch(inner, peer)
+            self._inner[inner.fileno()] = peer
+            self._poll_inside.register(inner, select.EPOLLIN)
             return peer
 
     def _forget(self, peer: _Peer) -> None:
         del self._peers[peer.door, peer.outside]
         self._by_port.pop(peer.inner.getsockname()[1], None)
-        self._files.pop(peer.inner.fileno(), None)
-        self._poll.unregister(peer.inner)
+        self._inner.pop(peer.inner.fileno(), None)
+        self._poll_inside.unregister(peer.inner)
         peer.inner.close()
-
-    def _watch(self, source: socket.socket, peer: _Peer | None) -> None:
-        self._files[source.fileno()] = (source, peer)
-        self._poll.register(source, select.EPOLLIN)
 
     def _is_allowed(self, host: str) -> bool:
         try:

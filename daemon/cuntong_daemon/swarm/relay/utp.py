@@ -146,9 +146,9 @@ def report_no_more(packet: bytearray, most_us: int) -> None:
         packet[_DIFFERENCE] = (most_us % _UINT32 or 1).to_bytes(4, "big")
 
 
-def hold(packet: bytearray, held_us: int) -> None:
-    """Move the time of sending: what we held back isn't the link's delay."""
-    packet[_TIMESTAMP] = ((timestamp_us(packet) + held_us) % _UINT32).to_bytes(4, "big")
+def set_timestamp(packet: bytearray, sent_us: int) -> None:
+    """Set the time of sending, modulo 2^32: what was held back here isn't the link's delay."""
+    packet[_TIMESTAMP] = (sent_us % _UINT32).to_bytes(4, "big")
 
 
 def narrow_window(packet: bytearray, most_bytes: int) -> None:
