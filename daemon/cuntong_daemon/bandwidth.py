@@ -7,6 +7,7 @@ should know. The governor of a shared link runs in the relay, packet by packet; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,11 +26,11 @@ from .link.session import LinkSession
 from .logs import get_logger
 from .neighbours import Neighbours
 from .policy.calendar import Calendar, Limit, Limits, Rule, Source, limits_at, said
-from .policy.caps import Caps, child_cap, session_caps
+from .policy.caps import Caps, child_cap, lowest, session_caps
 from .policy.link_rate import Estimate, How, Interval, LinkRate
 from .policy.ramp import ramp
 from .policy.target_delay import TargetDelay, target_delay
-from .policy.uplink import Receiver, Scarcity, uplink_scarcity
+from .policy.uplink import Receiver, Scarcity, Sharing, fair_shares, uplink_scarcity
 from .said import PersonsLimits
 from .swarm.engine import SwarmEngine
 
@@ -38,9 +39,14 @@ log = get_logger("bandwidth")
 TICK_S = 1.0
 CALENDAR_S = 30.0
 """The calendar is judged anew at least that often: clocks jump."""
+_SHARED = sentence(
+    "bandwidth.shared-out", N_("The uplink above is shared among all places that want something.")
+)
 _NOTHING = sentence("bandwidth.nothing", N_("No reason was given."))
 SAY_CHANGE = 0.1
 """A neighbour is told when what it should know has changed by more than this."""
+SHARE_CHANGE = 0.03
+"""Of a share of the uplink: less isn't told."""
 BUSY_SHARE = 0.9
 """Of a limit: then it holds the transfer back."""
 
@@ -107,6 +113,8 @@ class Bandwidth:
         self.limits: Limits = limits_at(now, [own])
         self.below: Limits = limits_at(now, [below])
         self._wanted_below = 0
+        self._sharing = Sharing()
+        self._shares: dict[Division, int] = {}
         self.caps: Caps = self._caps()
         self.target: TargetDelay = target_delay([])
         self.children: tuple[ChildLink, ...] = ()
@@ -253,7 +261,7 @@ class Bandwidth:
             down_bytes_s=known, parent=parent.peer_host if parent is not None else ""
         )
         self._engine.set_limits(down_bytes_s=self._set[0], up_bytes_s=self._set[1])
-        self._look_after_children(now, up)
+        self._look_after_children(now, up, elapsed_s)
         self._tell(down, up)
 
     def _caps(self) -> Caps:
@@ -290,9 +298,9 @@ class Bandwidth:
         for session in [one for one in self._said if not one.is_open]:
             del self._said[session]
 
-    def _look_after_children(self, now: float, up: Estimate) -> None:
+    def _look_after_children(self, now: float, up: Estimate, elapsed_s: float) -> None:
         rates: list[int] = [up.bytes_s] if self._section.shared else []
-        receivers: list[Receiver] = []
+        receivers: dict[Division, Receiver] = {}
         limited: dict[str, int] = {}
         children: list[ChildLink] = []
         for code, child in self._neighbours.children.items():
@@ -303,11 +311,9 @@ class Bandwidth:
                 message = found[1].message
                 rates.append(message.link_down_bytes_s)
                 if message.link_down_bytes_s and child.wants:
-                    receivers.append(
-                        Receiver(
-                            message.link_down_bytes_s,
-                            message.link_up_bytes_s or message.link_down_bytes_s,
-                        )
+                    receivers[code] = Receiver(
+                        message.link_down_bytes_s,
+                        message.link_up_bytes_s or message.link_down_bytes_s,
                     )
                 if found[1].holds(now):
                     is_paused = is_paused or message.is_paused
@@ -322,17 +328,34 @@ class Bandwidth:
             self._engine.limit_host(host, bytes_s)
         self._limited = limited
         self.children = tuple(children)
-        self._wanted_below = sum(receiver.down_bytes_s for receiver in receivers)
+        self._wanted_below = sum(receiver.down_bytes_s for receiver in receivers.values())
         self.target = target_delay(rates)
         self._engine.set_target_delay(self.target.ms)
         self._scarcity = uplink_scarcity(
             up.bytes_s,
-            receivers,
+            list(receivers.values()),
             vpn_shape=self._vpn_shape,
             was_scarce=self._scarcity.is_scarce,
         )
+        self._share_out(up, receivers, elapsed_s)
         self._neighbours.set_uplink_scarce(is_scarce=self._scarcity.is_scarce)
         self._neighbours.settle(now)
+
+    def _share_out(
+        self, up: Estimate, receivers: Mapping[Division, Receiver], elapsed_s: float
+    ) -> None:
+        """What each place below may take of an uplink that is too thin for all, unless they help each other."""
+        is_too_thin = up.how is How.CONFIGURED and 0 < up.bytes_s < self._wanted_below
+        if not is_too_thin or self._scarcity.is_scarce:
+            self._sharing, self._shares = Sharing(), {}
+            return
+        budget = self._sharing.step(up.bytes_s, self._rates[1], len(receivers), elapsed_s)
+        wanted = [receiver.down_bytes_s for receiver in receivers.values()]
+        shares = dict(zip(receivers, fair_shares(budget, wanted), strict=True))
+        for code, before in self._shares.items():
+            if code in shares and abs(shares[code] - before) <= before * SHARE_CHANGE:
+                shares[code] = before
+        self._shares = shares
 
     # Telling.
 
@@ -355,24 +378,14 @@ class Bandwidth:
                 ),
             )
         below = self.below
-        for child in self._neighbours.children.values():
-            if (
-                below.is_paused
-                or below.down.bytes_s
-                or below.up.bytes_s
-                or child.session in self._said
-            ):
+        for code, child in self._neighbours.children.items():
+            most = lowest([below.down, Limit(self._shares.get(code, 0), _SHARED)])
+            reason = _SHARED if most.reason is _SHARED and not below.is_paused else below.reason
+            is_limited = below.is_paused or most.bytes_s or below.up.bytes_s
+            if is_limited or child.session in self._said:
                 self._say(
                     child.session,
-                    Said(
-                        0,
-                        0,
-                        below.down.bytes_s,
-                        below.up.bytes_s,
-                        below.is_paused,
-                        0,
-                        below.reason,
-                    ),
+                    Said(0, 0, most.bytes_s, below.up.bytes_s, below.is_paused, 0, reason),
                 )
 
     def _say(self, session: LinkSession, message: Said) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cuntong_daemon.policy.eviction import Held, evict
 from cuntong_daemon.policy.peers import CIRCLES, MAX_PARENTS, introductions, partners_of
 from cuntong_daemon.policy.selection import Candidate, NodeProfile, judge, select
+from cuntong_daemon.policy.uplink import fair_shares
 from cuntong_protocol.bundle.metadata import Audience, Licence
 from cuntong_protocol.divisions import TIER_LABELS, Division
 
@@ -198,3 +199,15 @@ def test_partners_keep_their_laws(bundle: str, done: dict[Division, float]) -> N
     lacking = [place for place in done if done[place] < 1]
     if lacking and len(done) > 1:
         assert all(any(place in pair for pair in pairs) for place in lacking)
+
+
+@given(st.floats(1, 1e9), st.lists(st.integers(1, 10**9), max_size=50))
+def test_shares_of_an_uplink_keep_their_laws(up: float, wanted: list[int]) -> None:
+    shares = fair_shares(up, wanted)
+    assert sum(shares) <= up
+    assert all(0 <= share <= want for share, want in zip(shares, wanted, strict=True))
+    # Whoever gets less than it wants gets as much as anybody, to a byte or so.
+    short = [share for share, want in zip(shares, wanted, strict=True) if share < want]
+    if short:
+        assert max(shares) <= min(short) + 1 + len(wanted)
+        assert sum(shares) >= up - 2 * len(wanted)

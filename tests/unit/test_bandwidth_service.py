@@ -233,3 +233,42 @@ async def test_a_thin_uplink_in_a_mesh_lets_villages_help_each_other(
         made.around.children.clear()
         await made.settle()
         assert not made.around.is_scarce
+
+
+async def test_in_a_hub_a_thin_uplink_is_shared_out_and_told(
+    begin: Begin, autojump_clock: MockClock
+) -> None:
+    link = "link_up_kbit_s = 2000\nshared = false\n"
+    async with begin(link, node='vpn_shape = "hub"\n') as made:
+        sessions = []
+        for number in range(10):
+            code = Division(f"4419000030{number + 10}")
+            session = Session(Role.CHILD, code, f"10.0.1.{number}")
+            made.around.children[code] = Child(session, {b"x" * 32: object()})
+            made.hear(session, says(link=64_000))
+            sessions.append(session)
+        await made.settle()
+        assert [one.said[-1].limit_down_bytes_s for one in sessions] == [24_000] * 10
+        assert all(one.said[-1].reason.code == "bandwidth.shared-out" for one in sessions)
+        for session in sessions[1:]:
+            made.around.children[session.peer_code].wants.clear()
+        await made.settle()
+        assert [one.said[-1].limit_down_bytes_s for one in sessions] == [0] * 10, "enough for one"
+
+
+async def test_places_that_leave_their_share_let_others_have_it(
+    begin: Begin, autojump_clock: MockClock
+) -> None:
+    link = "link_up_kbit_s = 2000\nshared = false\n"
+    async with begin(link, node='vpn_shape = "hub"\n') as made:
+        sessions = []
+        for number in range(10):
+            code = Division(f"4419000030{number + 10}")
+            session = Session(Role.CHILD, code, f"10.0.1.{number}")
+            made.around.children[code] = Child(session, {b"x" * 32: object()})
+            made.hear(session, says(link=64_000))
+            sessions.append(session)
+        await made.settle(60)
+        shares = [one.said[-1].limit_down_bytes_s for one in sessions]
+        assert min(shares) > 30_000
+        assert len(sessions[0].said) < 50, "small changes aren't told"

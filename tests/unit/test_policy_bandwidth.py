@@ -13,7 +13,13 @@ from cuntong_daemon.policy.ramp import ramp
 from cuntong_daemon.policy.shares import Claim, shares
 from cuntong_daemon.policy.target_delay import target_delay
 from cuntong_daemon.policy.transport import is_shared_by_default, transport
-from cuntong_daemon.policy.uplink import Receiver, minimum_distribution_s, uplink_scarcity
+from cuntong_daemon.policy.uplink import (
+    Receiver,
+    Sharing,
+    fair_shares,
+    minimum_distribution_s,
+    uplink_scarcity,
+)
 from cuntong_protocol.divisions import Tier
 from cuntong_protocol.texts import sentence
 
@@ -241,6 +247,27 @@ def test_twenty_villages_behind_four_mbit_help_each_other_and_three_do_not() -> 
     assert uplink_scarcity(500_000, nine, vpn_shape="mesh", was_scarce=True).is_scarce
     assert uplink_scarcity(500_000, [village] * 20, vpn_shape="hub").reason.code == "uplink.hub"
     assert not uplink_scarcity(0, [village] * 20, vpn_shape="mesh").is_scarce
+
+
+def test_an_uplink_is_shared_out_so_that_who_wants_less_leaves_it_to_the_others() -> None:
+    assert fair_shares(100_000, [64_000] * 4) == [25_000] * 4
+    assert fair_shares(100_000, [64_000, 10_000, 64_000]) == [45_000, 10_000, 45_000]
+    assert fair_shares(100_000, [10_000, 20_000]) == [10_000, 20_000]
+    assert fair_shares(100_000, []) == []
+
+
+def test_more_than_the_uplink_is_shared_out_only_while_some_of_it_idles() -> None:
+    sharing = Sharing()
+    budget = sharing.step(100_000, 0, 10, 1.0)
+    assert budget == pytest.approx(96_000)
+    for _ in range(8):
+        assert sharing.step(100_000, 50_000, 10, 1.0) == budget, "they may only begin"
+    for _ in range(200):
+        most = sharing.step(100_000, 50_000, 10, 1.0)
+    assert most == pytest.approx(10 * budget), "each could have all"
+    for _ in range(100):
+        sharing.step(100_000, 99_000, 10, 1.0)
+    assert sharing.step(100_000, 90_000, 10, 1.0) == budget
 
 
 def test_the_minimum_distribution_time_of_the_three_bottlenecks() -> None:

@@ -149,7 +149,7 @@ class Governor:
 
         Args:
             now: Monotonic seconds.
-            queue_s: What stands before each packet of ours, our own included.
+            queue_s: What of our own stands before each packet of ours.
         """
         if self._state is State.LEARNING and now - self._since >= LEARN_S:
             self._learn(now)

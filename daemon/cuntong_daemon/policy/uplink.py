@@ -14,6 +14,14 @@ from typing import Literal
 
 from cuntong_protocol.texts import N_, Sentence, sentence
 
+SHARED_OUT = 0.96
+"""Of an uplink that is too thin for all below: what is told to each adds up to less than the uplink's own cap, so that
+nothing queues there. A queue would be taken for the public by some, who then leave their part to the others."""
+IDLE_BELOW, FULL_ABOVE = 0.9, 0.97
+"""Of what was shared out: used less, some can't use their part; used more, all can."""
+IDLE_S = 10.0
+"""For so long, before more is shared out than there is: transfers need time to begin."""
+MORE_PER_S, LESS_PER_S = 1.02, 0.97
 GAIN = 0.8
 """Siblings have to save a fifth of the time: on unshared links of 512 kbit/s they cost 15 %."""
 KEPT_GAIN = 0.9
@@ -62,6 +70,55 @@ def star_distribution_s(
         len(receivers) * payload_bytes / server_up_bytes_s,
         payload_bytes / min(receiver.down_bytes_s for receiver in receivers),
     )
+
+
+def fair_shares(up_bytes_s: float, wanted: Sequence[int]) -> list[int]:
+    """Shares of an uplink so that nobody's could be larger without another's becoming less that is no larger.
+
+    Max-min fairness (Bertsekas and Gallager, Data Networks, 6.5.2).
+
+    Args:
+        up_bytes_s: What is shared out, more than 0.
+        wanted: The most that each can take, bytes/s.
+
+    Returns:
+        Bytes/s for each, in the same order.
+    """
+    shares = [0] * len(wanted)
+    left = up_bytes_s
+    order = sorted(range(len(wanted)), key=lambda number: wanted[number])
+    for taken, number in enumerate(order):
+        shares[number] = min(wanted[number], int(left / (len(order) - taken)))
+        left -= shares[number]
+    return shares
+
+
+class Sharing:
+    """How much of an uplink is shared out: more than there is, when some don't use their part."""
+
+    def __init__(self) -> None:
+        self._factor = 1.0
+        self._idle_s = 0.0
+
+    def step(self, up_bytes_s: int, used_bytes_s: int, places: int, elapsed_s: float) -> float:
+        """Once a second or more often.
+
+        Args:
+            up_bytes_s: What the uplink carries, more than 0.
+            used_bytes_s: What was sent lately.
+            places: Among how many it is shared out.
+            elapsed_s: Since the last call.
+
+        Returns:
+            Bytes/s to share out.
+        """
+        budget = up_bytes_s * SHARED_OUT
+        self._idle_s = self._idle_s + elapsed_s if used_bytes_s < budget * IDLE_BELOW else 0.0
+        if self._idle_s >= IDLE_S:
+            self._factor = min(self._factor * MORE_PER_S**elapsed_s, max(1, places))
+        elif used_bytes_s > budget * FULL_ABOVE:
+            self._factor = max(self._factor * LESS_PER_S**elapsed_s, 1.0)
+        return budget * self._factor
 
 
 def uplink_scarcity(

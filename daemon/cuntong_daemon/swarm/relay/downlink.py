@@ -58,7 +58,6 @@ REPEAT_S = 0.1
 """Besides two round trips, before one is sent again."""
 PROBE_EACH_S = 0.4
 """Whoever waits for an acknowledgement hears so often at least: uTP's least time-out is 0.5 s, and begins anew then."""
-LEAST_PART = 0.02
 STARVED_SHARE = 0.96
 MOST_WAITING = 4
 STRETCH, SHRINK = 1.25, 0.9
@@ -299,13 +298,15 @@ class Downlink(Generic[Peer]):
             busy = [one for one in self._active if now - one.came_at < BUSY_S]
             self._busy_peers = len({id(one.path) for one in busy})
             self._crowd = Counter((one.swarm, one.path.is_above) for one in busy)
-            self._weights = sum(self._weight(one) for one in busy)
-            self._fit()
+            weights = [self._weight(one) for one in busy]
+            self._weights = sum(weights)
+            self._fit(self._weights / min(weights) if weights else 1.0)
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
-        decision = governor.step(now, queue_s=self.queue_s)
-        most = int(decision.link_bytes_s * link_share(self._standing_s, governor.packet_s))
+        standing_s = self._standing_s
+        decision = governor.step(now, queue_s=standing_s)
+        most = int(decision.link_bytes_s * link_share(standing_s, governor.packet_s))
         rates = [decision.rate_bytes_s, most or None, self.cap_bytes_s or None]
         self.rate_bytes_s = min((rate for rate in rates if rate is not None), default=None)
         self._acks.rate_bytes_s = self.rate_bytes_s
@@ -313,14 +314,20 @@ class Downlink(Generic[Peer]):
         if decision.state is State.LEARNING:
             self._releases.clear()
 
-    def _fit(self) -> None:
+    def _fit(self, connections: float) -> None:
+        """Make windows longer or shorter.
+
+        Args:
+            connections: The least part is one of so many.
+        """
         rate, waiting = self.rate_bytes_s, self._least_waiting
         self._least_waiting = len(self._acks)
         if not rate or self._state is not State.FREE:
             return
         self._pace += (min(1.0, self.rate.last / rate) - self._pace) * STEP_S / PACE_S
         if not waiting and self.rate.last < rate * STARVED_SHARE:
-            self._stretch = min(self._stretch * STRETCH, 1 / LEAST_PART)
+            most = connections * max(self._rates, default=1) / min(self._rates, default=1)
+            self._stretch = min(self._stretch * STRETCH, most)
         elif waiting > MOST_WAITING:
             self._stretch = max(1.0, self._stretch * SHRINK)
 
@@ -341,13 +348,18 @@ class Downlink(Generic[Peer]):
     def _state(self) -> State:
         return State.FREE if self.decision is None else self.decision.state
 
+    @property
+    def _rates(self) -> list[int]:
+        return [rate for rate in (self._governor.link_bytes_s, self.cap_bytes_s) if rate]
+
     def _window(self, connection: Connection[Peer]) -> int:
         """How much a peer may have under way on one connection; all that are busy share what the pace asks for."""
-        rates = (self._governor.link_bytes_s, self.cap_bytes_s)
-        rate = min((rate for rate in rates if rate), default=0)
         # Acknowledgements leave in the order in which data came: who has more under way gets more.
         part = self._weight(connection) / self._weights if self._weights else 1.0
-        own = rate * (connection.path.trip_s + WAITING_S) * min(1.0, part * self._stretch)
+        # A sender with a limit of its own needs longer than a round trip: up to the link's own rate it may have more.
+        rates = self._rates
+        rate = min(min(rates, default=0) * part * self._stretch, max(rates, default=0))
+        own = rate * (connection.path.trip_s + WAITING_S)
         return max(1, math.ceil(own / PACKET_BYTES)) * PACKET_BYTES
 
     def _weight(self, connection: Connection[Peer]) -> float:
