@@ -16,7 +16,7 @@ import trio
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.link.messages import Bandwidth as Said
 from cuntong_protocol.link.states import Role
-from cuntong_protocol.texts import N_, sentence
+from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .clock import NodeClock
 from .config import Config
@@ -146,7 +146,7 @@ class Bandwidth:
             link_up_how=_known(up),
             link_up_reason=up.reason,
             limit_down_kbit_s=caps.down.bytes_s // BYTES_PER_KBIT,
-            limit_down_reason=caps.down.reason if caps.down.bytes_s else None,
+            limit_down_reason=self._why(caps.down) if caps.down.bytes_s else None,
             limit_up_kbit_s=caps.up.bytes_s // BYTES_PER_KBIT,
             limit_up_reason=caps.up.reason if caps.up.bytes_s else None,
             is_paused=limits.is_paused,
@@ -169,6 +169,13 @@ class Bandwidth:
             ],
             contradiction=down.contradiction or up.contradiction,
         )
+
+    def _why(self, limit: Limit) -> Sentence:
+        """The reason of a limit downwards: the parent may have said more than that it limits."""
+        heard = self._parent[1].message.reason if self._parent is not None else None
+        is_shared_out = heard is not None and heard.code == _SHARED.code
+        is_parents = limit.reason.code == "limits.parent"
+        return _SHARED if is_parents and is_shared_out else limit.reason
 
     # What others tell.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cuntong_daemon.policy.uplink import SHARED_OUT
 from cuntong_tools.demo.network import Place
 from tests.support.world import World, assert_same_folder, make_films
 
@@ -115,3 +116,36 @@ def test_a_place_transfers_in_its_hours_only_and_is_right_when_it_starts(
     assert world.net.progress(village, bundle.id, 1) < 1.0
     world.until_complete(bundle, village)
     assert_same_folder(folder, world.library(village, bundle))
+
+
+def test_a_thin_uplink_is_shared_out_among_villages_and_each_is_told_why(
+    world: World, tmp_path: Path
+) -> None:
+    """8 Mbit/s for two villages that could take 6 each, in a hub: 3,840 for each, then all for the one that is left."""
+    folder = make_films(tmp_path / "series", [1_000_000] * 4, seed=3)
+    uplink, downlink = 8_000, 6_000
+    for place, link in (
+        (world.county, f"link_up_kbit_s = {uplink}"),
+        *((village, f"link_down_kbit_s = {downlink}") for village in world.villages),
+    ):
+        config = place.paths.config
+        config.write_text(f"[bandwidth]\n{link}\n\n" + config.read_text())
+    world.start(world.county, *world.villages)
+    bundle = world.publish(world.county, folder)
+
+    def limits() -> list[tuple[int, str]]:
+        found = [world.status(village).bandwidth for village in world.villages]
+        return [
+            (one.limit_down_kbit_s, one.limit_down_reason.code if one.limit_down_reason else "")
+            for one in found
+            if one is not None
+        ]
+
+    share = (int(uplink * SHARED_OUT / 2), "bandwidth.shared-out")
+    world.until("both are told their share", lambda: limits() == [share] * 2)
+    said = " ".join(world.run(world.west, "limit").split())
+    assert "The uplink above is shared among all places that want something." in said
+    world.until_complete(bundle, *world.villages)
+    world.until("nothing is shared out any more", lambda: limits() == [(0, "")] * 2)
+    for village in world.villages:
+        assert_same_folder(folder, world.library(village, bundle))
