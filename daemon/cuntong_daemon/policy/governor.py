@@ -9,7 +9,7 @@ Every packet of ours tells how long others' packets held it up (`swarm.relay.del
 - **Learn.** A link that has become slower looks the same: its packets take longer than its known rate explains. But
   then each return is followed by another yield within seconds. After three of these we stay for a while and see what
   comes: uTP alone gives way to others and gets next to nothing beside them, but all of a link that is only slow. What
-  it gets then is the link's rate from now on, and rises by little as long as no queue builds up.
+  it gets then is the link's rate from now on, and rises as long as no queue builds up, faster and faster.
 
 It is a function of what it is given: no clock, no sockets.
 """
@@ -43,8 +43,9 @@ ALARMS_WITHIN_S = 8.0
 LEARN_S = 3.0
 LEAST_SHARE = 0.3
 """Less of the link's rate is what uTP gets beside others."""
-GROWTH_PER_S = 1.03
-"""Used or not: a rate that was learnt by mistake is forgotten in half a minute, and one that is too high queues."""
+GROWTH_PER_S, MOST_GROWTH_PER_S = 0.03, 0.24
+"""Used or not, and twice as much each second until a queue shows: a rate that was learnt by mistake is forgotten in
+seconds, and one that is too high queues."""
 SHRINK_PER_S = 0.97
 QUEUE_PACKETS = 0.75
 """A standing queue of more: the learnt rate is too high."""
@@ -99,6 +100,7 @@ class Governor:
         self._alarms: deque[float] = deque(maxlen=ALARMS)
         self._arrived = 0
         self._grown_at = float("-inf")
+        self._growth = GROWTH_PER_S
 
     @property
     def link_bytes_s(self) -> int:
@@ -175,7 +177,7 @@ class Governor:
     def _learn(self, now: float) -> None:
         seen = int(self._arrived / (now - self._since))
         if seen >= self._known * LEAST_SHARE:
-            self._learnt = min(seen, self._known)
+            self._learnt, self._growth = min(seen, self._known), GROWTH_PER_S
             self._enter(State.FREE, now)
             return
         self._enter(State.YIELDING, now)
@@ -186,8 +188,10 @@ class Governor:
         self._grown_at = now
         if queue_s > QUEUE_PACKETS * self.packet_s:
             self._learnt = int(self._learnt * SHRINK_PER_S)
+            self._growth = GROWTH_PER_S
         else:
-            self._learnt = int(self._learnt * GROWTH_PER_S) + 1
+            self._learnt = int(self._learnt * (1 + self._growth)) + 1
+            self._growth = min(2 * self._growth, MOST_GROWTH_PER_S)
             if self._learnt >= self._known:
                 self._learnt = 0
 
