@@ -45,8 +45,8 @@ _SHARED = sentence(
 _NOTHING = sentence("bandwidth.nothing", N_("No reason was given."))
 SAY_CHANGE = 0.1
 """A neighbour is told when what it should know has changed by more than this."""
-SHARE_CHANGE = 0.03
-"""Of a share of the uplink: less isn't told."""
+SHARE_CHANGE, LESS_CHANGE = 0.03, 0.005
+"""Of a share of the uplink: no more than this upwards, or downwards, isn't told."""
 BUSY_SHARE = 0.9
 """Of a limit: then it holds the transfer back."""
 
@@ -115,6 +115,7 @@ class Bandwidth:
         self._wanted_below = 0
         self._sharing = Sharing()
         self._shares: dict[Division, int] = {}
+        self._parent_host = ""
         self.caps: Caps = self._caps()
         self.target: TargetDelay = target_delay([])
         self.children: tuple[ChildLink, ...] = ()
@@ -264,9 +265,9 @@ class Bandwidth:
         # Where the rate is a guess, our own queue can't be told from others': then only uTP gives way.
         known = down.bytes_s if down.how is How.CONFIGURED else 0
         parent = self._neighbours.parent
-        self._engine.set_link(
-            down_bytes_s=known, parent=parent.peer_host if parent is not None else ""
-        )
+        if parent is not None and parent.peer_host:
+            self._parent_host = parent.peer_host
+        self._engine.set_link(down_bytes_s=known, parent=self._parent_host)
         self._engine.set_limits(down_bytes_s=self._set[0], up_bytes_s=self._set[1])
         self._look_after_children(now, up, elapsed_s)
         self._tell(down, up)
@@ -344,8 +345,8 @@ class Bandwidth:
             vpn_shape=self._vpn_shape,
             was_scarce=self._scarcity.is_scarce,
         )
-        self._share_out(up, receivers, elapsed_s)
         self._neighbours.set_uplink_scarce(is_scarce=self._scarcity.is_scarce)
+        self._share_out(up, receivers, elapsed_s)
         self._neighbours.settle(now)
 
     def _share_out(
@@ -353,14 +354,22 @@ class Bandwidth:
     ) -> None:
         """What each place below may take of an uplink that is too thin for all, unless they help each other."""
         is_too_thin = up.how is How.CONFIGURED and 0 < up.bytes_s < self._wanted_below
-        if not is_too_thin or self._scarcity.is_scarce:
+        # What a place is told holds for what its siblings send it, too.
+        if not is_too_thin or any(self._neighbours.trades(code) for code in receivers):
             self._sharing, self._shares = Sharing(), {}
             return
-        budget = self._sharing.step(up.bytes_s, self._rates[1], len(receivers), elapsed_s)
+        if self.caps.is_paused:
+            return
+        budget = self._sharing.step(
+            up.bytes_s, self.caps.up.bytes_s, self._rates[1], len(receivers), elapsed_s
+        )
         wanted = [receiver.down_bytes_s for receiver in receivers.values()]
-        shares = dict(zip(receivers, fair_shares(budget, wanted), strict=True))
+        shares = {
+            code: max(1, share)  # 0 would be no limit.
+            for code, share in zip(receivers, fair_shares(budget, wanted), strict=True)
+        }
         for code, before in self._shares.items():
-            if code in shares and abs(shares[code] - before) <= before * SHARE_CHANGE:
+            if code in shares and -LESS_CHANGE <= shares[code] / before - 1 <= SHARE_CHANGE:
                 shares[code] = before
         self._shares = shares
 

@@ -47,6 +47,10 @@ MAX_NUMBERED = 40_000
 """Bundles of which is remembered which child has them: a bit for each child. Four large networks."""
 SETTLED_S, UNSETTLED_S = 1.0, 5.0
 """Siblings are introduced to each other when none has come or gone for so long; at the latest after so long."""
+GROUPED_AT_ONCE = 5_000
+"""Children looked at in one call of `settle`: some hundredths of a second."""
+MAX_UNSETTLED = 20_000
+"""Bundles whose siblings wait to be introduced; for more it is done when somebody comes or goes again."""
 
 
 class NeighbourError(CuntongError):
@@ -267,13 +271,15 @@ class Neighbours:
             changed = infohashes ^ self._closed
             self._closed = infohashes
             self.introduce(changed)
+            for infohash in changed & self._partners.keys():
+                self._unsettle(infohash)  # Who has no port for closed swarms takes no part.
 
     def set_uplink_scarce(self, *, is_scarce: bool) -> None:
         """Whether this node's uplink is what slows its children down, so that they should help each other."""
         if is_scarce != self._is_uplink_scarce:
             self._is_uplink_scarce = is_scarce
             for infohash in self.wanted_below():
-                self._group(infohash)
+                self._unsettle(infohash)
 
     def settle(self, now: float) -> None:
         """Introduce siblings to each other; to be called once a second or more often.
@@ -284,11 +290,14 @@ class Neighbours:
         Args:
             now: Monotonic seconds.
         """
+        most = max(1, GROUPED_AT_ONCE // max(1, len(self._children)))
         for infohash, unsettled in list(self._unsettled.items()):
             if unsettled.is_new:
                 unsettled.is_new, unsettled.changed_at = False, now
                 unsettled.since = min(unsettled.since, now)
-            if now - unsettled.changed_at >= SETTLED_S or now - unsettled.since >= UNSETTLED_S:
+            is_due = now - unsettled.changed_at >= SETTLED_S or now - unsettled.since >= UNSETTLED_S
+            if is_due and most:
+                most -= 1
                 self._group(infohash)
 
     def introduce(self, infohashes: Collection[bytes]) -> None:
@@ -338,7 +347,11 @@ class Neighbours:
         groups: dict[Division | None, dict[Division, float]] = {}
         for child in self._children.values():
             done = self._has_of(child, infohash)
-            if done >= 0 and self._trades(child) and child.swarm(is_closed=is_closed) is not None:
+            if (
+                done >= 0
+                and self.trades(child.code)
+                and child.swarm(is_closed=is_closed) is not None
+            ):
                 groups.setdefault(child.code.parent, {})[child.code] = done
         partners: dict[Division, Sequence[Division]] = {}
         for done_by in groups.values():
@@ -351,10 +364,15 @@ class Neighbours:
 
     def _unsettle(self, infohash: bytes) -> None:
         """Somebody takes part in a bundle now, or no longer, or has all of it."""
-        self._unsettled.setdefault(infohash, _Unsettled()).is_new = True
+        unsettled = self._unsettled.get(infohash)
+        if unsettled is not None:
+            unsettled.is_new = True
+        elif len(self._unsettled) < MAX_UNSETTLED:
+            self._unsettled[infohash] = _Unsettled()
 
-    def _trades(self, child: Child) -> bool:
-        return may_trade(child.code, self._vpn_shape, is_uplink_scarce=self._is_uplink_scarce)
+    def trades(self, place: Division) -> bool:
+        """Whether a place below may trade with its siblings as things are."""
+        return may_trade(place, self._vpn_shape, is_uplink_scarce=self._is_uplink_scarce)
 
     def _has_of(self, child: Child, infohash: bytes) -> float:
         """How much of a bundle a child has, 0 to 1; -1 when it takes no part."""
@@ -363,6 +381,14 @@ class Neighbours:
             return item.permille / 1000
         number = self._numbers.get(infohash)
         return 1.0 if number is not None and child.complete >> number & 1 else -1.0
+
+    def _forget(self, code: Division) -> None:
+        """A child is gone, or comes anew."""
+        child = self._children.pop(code, None)
+        if child is not None:
+            for infohash in self._partners:
+                if self._has_of(child, infohash) >= 0:
+                    self._unsettle(infohash)
 
     def _takes_part(self, child: Child, infohash: bytes) -> tuple[bool, bool]:
         done = self._has_of(child, infohash)
@@ -441,12 +467,13 @@ class Neighbours:
         child = self._children.get(peer.peer_code)
         if child is None or child.session is not peer:
             return
+        is_trading = self.trades(child.code)
         for item in items:
             before = self._takes_part(child, item.infohash)
             self._note(child, item)
             # Of ten thousand bundles that nobody lacks nothing needs to be decided.
             is_wanted = item.infohash in child.wants or item.infohash in self._partners
-            if is_wanted and self._takes_part(child, item.infohash) != before:
+            if is_trading and is_wanted and self._takes_part(child, item.infohash) != before:
                 self._unsettle(item.infohash)
         said = {item.infohash for item in items}
         self._introduce(child, said)
@@ -502,6 +529,7 @@ class Neighbours:
     def on_connected(self, peer: LinkSession) -> None:
         assert self._listener is not None  # noqa: S101 - attached before any link.
         if peer.peer_role is Role.CHILD:
+            self._forget(peer.peer_code)
             self._children[peer.peer_code] = Child(peer)
             self._listener.on_child(peer)
             return
@@ -517,10 +545,7 @@ class Neighbours:
         if peer.peer_role is Role.CHILD:
             child = self._children.get(peer.peer_code)
             if child is not None and child.session is peer:
-                del self._children[peer.peer_code]
-                for infohash in [*self._partners]:
-                    if self._has_of(child, infohash) >= 0:
-                        self._unsettle(infohash)
+                self._forget(peer.peer_code)
                 self._listener.on_child_haves()
         elif self._parent is peer:
             self._parent = None

@@ -241,6 +241,20 @@ async def test_a_parent_s_limit_for_one_child_leaves_the_other_alone(tmp_path: P
         county.limit_host(limited.address[0], None)
 
 
+async def test_what_a_hostile_child_says_of_itself_is_no_failure(tmp_path: Path) -> None:
+    """Its link carries more than libtorrent can count, or its address is gone already."""
+    files = some_files(100_000)
+    torrent = torrent_of(files)
+    async with (
+        seeding(tmp_path / "county", torrent, files) as county,
+        running(make_engine(tmp_path / "village", Tier.VILLAGE)) as village,
+    ):
+        county.limit_host("", 5)
+        county.limit_host(village.address[0], 2**53)
+        await village.add(torrent, peers=[county.address])
+        await completed(village, torrent)
+
+
 async def test_more_children_than_classes_are_no_failure(tmp_path: Path) -> None:
     async with running(make_engine(tmp_path / "a")) as county:
         for number in range(100):

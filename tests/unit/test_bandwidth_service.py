@@ -18,6 +18,7 @@ from cuntong_daemon.clock import NodeClock
 from cuntong_daemon.config import parse_config
 from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.policy.calendar import Rule
+from cuntong_daemon.policy.peers import may_trade
 from cuntong_daemon.said import PersonsLimits
 from cuntong_daemon.services import running
 from cuntong_daemon.swarm.events import Totals
@@ -32,7 +33,7 @@ COUNTY, VILLAGE = Division("441900000000"), Division("441900003005")
 class Engine:
     """Remembers what it was told."""
 
-    totals: Totals = field(default_factory=Totals)
+    up_bytes_s: int = 0
     relay: Any = None
     is_paused: bool = False
     limits: tuple[int, int] = (0, 0)
@@ -40,6 +41,10 @@ class Engine:
     parent: str = ""
     target_ms: int = 0
     hosts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def totals(self) -> Totals:
+        return Totals(up_wire=int(self.up_bytes_s * trio.current_time()))
 
     def pause(self) -> None:
         self.is_paused = True
@@ -93,6 +98,9 @@ class Neighbours:
 
     def settle(self, now: float) -> None:
         self.settled_at = now
+
+    def trades(self, place: Division) -> bool:
+        return may_trade(place, "mesh", is_uplink_scarce=self.is_scarce)
 
 
 @dataclass
@@ -268,7 +276,21 @@ async def test_places_that_leave_their_share_let_others_have_it(
             made.around.children[code] = Child(session, {b"x" * 32: object()})
             made.hear(session, says(link=64_000))
             sessions.append(session)
+        await made.settle(30)
+        assert sessions[0].said[-1].limit_down_bytes_s == 24_000, "nothing is here that they want"
+        made.engine.up_bytes_s = 120_000
         await made.settle(60)
         shares = [one.said[-1].limit_down_bytes_s for one in sessions]
         assert min(shares) > 30_000
         assert len(sessions[0].said) < 50, "small changes aren't told"
+
+
+async def test_places_that_trade_are_told_no_share(begin: Begin, autojump_clock: MockClock) -> None:
+    """It would hold for what their siblings send them, too."""
+    async with begin("link_up_kbit_s = 2000\nshared = false\n", node='vpn_shape = "hub"\n') as made:
+        sessions = [Session(Role.CHILD, Division(f"4{number}0000000000")) for number in (1, 2, 3)]
+        for session in sessions:
+            made.around.children[session.peer_code] = Child(session, {b"x" * 32: object()})
+            made.hear(session, says(link=1_000_000))
+        await made.settle()
+        assert not any(one.said for one in sessions)

@@ -11,7 +11,7 @@ import pytest
 
 from cuntong_daemon import neighbours
 from cuntong_daemon.clock import NodeClock
-from cuntong_daemon.neighbours import Neighbours
+from cuntong_daemon.neighbours import UNSETTLED_S, Neighbours
 from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.trust.spool import Spool
 from cuntong_protocol.divisions import Division
@@ -155,13 +155,18 @@ def test_a_sibling_that_leaves_is_replaced(tmp_path: Path) -> None:
 
 def test_siblings_that_come_without_end_are_introduced_all_the_same(tmp_path: Path) -> None:
     city = city_of(tmp_path)
-    first = connect(city, COUNTY, "10.0.0.5")
-    tell(city, first, HaveState.WANTED)
+    sessions = [connect(city, COUNTY, "10.0.0.5")]
+    tell(city, sessions[0], HaveState.WANTED)
+
+    def any_said() -> bool:
+        return any(one.said for one in sessions)
+
     for second in range(8):
         newcomer = connect(city, Division(f"4418{40 + second}000000"), f"10.0.0.{40 + second}")
-        tell(city, newcomer, HaveState.COMPLETE, 1000)
+        sessions.append(newcomer)
+        tell(city, newcomer, HaveState.WANTED)
         city.settle(float(second))
-    assert first.said
+        assert bool(any_said()) == (second >= UNSETTLED_S)
 
 
 def test_new_swarm_is_told_to_those_who_wait_for_it(around: Neighbours) -> None:
@@ -208,3 +213,54 @@ def test_child_that_claims_without_end_is_not_remembered_without_end(
         around.on_status(cast("Any", village), items)
         child = around.children[VILLAGE]
         assert child.bundles_done + len(child.wants) == 10
+
+
+def test_a_thousand_places_with_thousands_of_bundles_are_introduced_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city = city_of(tmp_path)
+    looked_at = 0
+    group = city._group
+
+    def count(infohash: bytes) -> None:
+        nonlocal looked_at
+        looked_at += len(city.children)
+        group(infohash)
+
+    monkeypatch.setattr(city, "_group", count)
+    bundles = [number.to_bytes(32, "big") for number in range(2_000)]
+    for number in range(10):
+        session = connect(city, Division(f"4418{20 + number}000000"), f"10.0.0.{number}")
+        items = [HaveItem(bundle, HaveState.WANTED, 0) for bundle in bundles]
+        city.on_status(cast("Any", session), items)
+    city.settle(0.0)
+    for second in range(1, 9):
+        before = looked_at
+        city.settle(float(second))
+        assert looked_at - before <= neighbours.GROUPED_AT_ONCE
+    assert looked_at == 10 * len(bundles), "and all of them in the end"
+
+
+def test_a_child_that_comes_again_before_its_old_link_has_ended_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    city = city_of(tmp_path)
+    old = connect(city, COUNTY, "10.0.0.5")
+    tell(city, old, HaveState.WANTED)
+    for second in (0.0, 1.0):
+        city.settle(second)
+    assert city._partners
+    new = connect(city, COUNTY, "10.0.0.5")
+    city.on_disconnected(cast("Any", old))
+    for second in (2.0, 3.0):
+        city.settle(second)
+    assert not city._partners
+    assert list(city.children) == [COUNTY]
+    assert city.children[COUNTY].session is cast("Any", new)
+
+
+def test_villages_that_may_not_trade_cost_nothing(around: Neighbours) -> None:
+    for number in range(3):
+        village = connect(around, Division(f"44182710100{number + 1}"), f"10.0.0.{number}")
+        tell(around, village, HaveState.WANTED)
+    assert not around._unsettled

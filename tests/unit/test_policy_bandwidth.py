@@ -14,6 +14,7 @@ from cuntong_daemon.policy.shares import Claim, shares
 from cuntong_daemon.policy.target_delay import target_delay
 from cuntong_daemon.policy.transport import is_shared_by_default, transport
 from cuntong_daemon.policy.uplink import (
+    MOST_FACTOR,
     Receiver,
     Sharing,
     fair_shares,
@@ -258,16 +259,24 @@ def test_an_uplink_is_shared_out_so_that_who_wants_less_leaves_it_to_the_others(
 
 def test_more_than_the_uplink_is_shared_out_only_while_some_of_it_idles() -> None:
     sharing = Sharing()
-    budget = sharing.step(100_000, 0, 10, 1.0)
+
+    def step(used: int, places: int = 10, cap: int = 97_000) -> float:
+        return sharing.step(100_000, cap, used, places, 1.0)
+
+    budget = step(0)
     assert budget == pytest.approx(96_000)
-    for _ in range(8):
-        assert sharing.step(100_000, 50_000, 10, 1.0) == budget, "they may only begin"
-    for _ in range(200):
-        most = sharing.step(100_000, 50_000, 10, 1.0)
-    assert most == pytest.approx(10 * budget), "each could have all"
     for _ in range(100):
-        sharing.step(100_000, 99_000, 10, 1.0)
-    assert sharing.step(100_000, 90_000, 10, 1.0) == budget
+        assert step(0) == budget, "nothing is here that they want"
+    for _ in range(8):
+        assert step(50_000) == budget, "they may only begin"
+    for _ in range(200):
+        most = step(50_000)
+    assert most == pytest.approx(MOST_FACTOR * budget)
+    assert step(50_000, places=2) == pytest.approx(2 * budget), "each could have all"
+    for _ in range(20):
+        step(99_000)
+    assert step(90_000) == budget
+    assert step(50_000, cap=50_000) == pytest.approx(49_500), "a limit of the place's own"
 
 
 def test_the_minimum_distribution_time_of_the_three_bottlenecks() -> None:

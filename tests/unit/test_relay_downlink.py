@@ -230,6 +230,7 @@ def test_what_libtorrent_says_may_be_read_late_and_its_clock_may_be_set() -> Non
 
 @pytest.mark.parametrize("peers", [1, 6])
 def test_senders_that_often_have_nothing_to_send_cost_the_others_little(peers: int) -> None:
+    """Of a single peer lateness counts, so that a page is seen a round trip sooner: that costs a little more."""
     line = Line(extra_trip_s=0.1)
     for sender in line.start(6, peers=peers)[1:]:
         sender.every_s = 0.3
@@ -299,6 +300,21 @@ def test_a_link_that_halves_is_filled_all_the_same() -> None:
     line.rate = LINK
     line.run(140)
     assert line.bytes_between(120, 140) > 0.9 * 20 * LINK
+
+
+def test_a_link_that_halves_while_nothing_comes_is_learnt_all_the_same() -> None:
+    """An idle place isn't one whose senders give less than the link could take."""
+    line = Line()
+    (sender,) = line.start()
+    line.run(5)
+    sender.is_silent = True
+    line.run(45)
+    line.rate = LINK // 2
+    sender.is_silent = False
+    line.at(line.now, sender.send)
+    line.run(80)
+    assert line.bytes_between(60, 80) > 0.85 * 20 * line.rate
+    assert line.down.queue_s < 0.1
 
 
 def test_a_sender_with_nothing_to_send_is_not_taken_for_a_page() -> None:

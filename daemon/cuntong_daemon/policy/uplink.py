@@ -17,11 +17,16 @@ from cuntong_protocol.texts import N_, Sentence, sentence
 SHARED_OUT = 0.96
 """Of an uplink that is too thin for all below: what is told to each adds up to less than the uplink's own cap, so that
 nothing queues there. A queue would be taken for the public by some, who then leave their part to the others."""
+OF_CAP = 0.99
+"""Of the uplink's cap, where that is lower."""
 IDLE_BELOW, FULL_ABOVE = 0.9, 0.97
 """Of what was shared out: used less, some can't use their part; used more, all can."""
 IDLE_S = 10.0
 """For so long, before more is shared out than there is: transfers need time to begin."""
-MORE_PER_S, LESS_PER_S = 1.02, 0.97
+MORE_PER_S, LESS_PER_S = 1.02, 0.9
+MOST_FACTOR = 4.0
+USED = 0.05
+"""Less than that is used: nobody can use anything, since nothing that they want is here yet."""
 GAIN = 0.8
 """Siblings have to save a fifth of the time: on unshared links of 512 kbit/s they cost 15 %."""
 KEPT_GAIN = 0.9
@@ -100,11 +105,14 @@ class Sharing:
         self._factor = 1.0
         self._idle_s = 0.0
 
-    def step(self, up_bytes_s: int, used_bytes_s: int, places: int, elapsed_s: float) -> float:
-        """Once a second or more often.
+    def step(
+        self, up_bytes_s: int, cap_bytes_s: int, used_bytes_s: int, places: int, elapsed_s: float
+    ) -> float:
+        """Once a second or more often, unless nothing may be sent.
 
         Args:
             up_bytes_s: What the uplink carries, more than 0.
+            cap_bytes_s: What may be sent of it; 0: all.
             used_bytes_s: What was sent lately.
             places: Among how many it is shared out.
             elapsed_s: Since the last call.
@@ -112,12 +120,14 @@ class Sharing:
         Returns:
             Bytes/s to share out.
         """
-        budget = up_bytes_s * SHARED_OUT
-        self._idle_s = self._idle_s + elapsed_s if used_bytes_s < budget * IDLE_BELOW else 0.0
+        budget = min(up_bytes_s * SHARED_OUT, (cap_bytes_s or up_bytes_s) * OF_CAP)
+        is_idle = budget * USED < used_bytes_s < budget * IDLE_BELOW
+        self._idle_s = self._idle_s + elapsed_s if is_idle else 0.0
         if self._idle_s >= IDLE_S:
-            self._factor = min(self._factor * MORE_PER_S**elapsed_s, max(1, places))
+            self._factor *= MORE_PER_S**elapsed_s
         elif used_bytes_s > budget * FULL_ABOVE:
-            self._factor = max(self._factor * LESS_PER_S**elapsed_s, 1.0)
+            self._factor *= LESS_PER_S**elapsed_s
+        self._factor = max(1.0, min(self._factor, MOST_FACTOR, places))
         return budget * self._factor
 
 

@@ -11,6 +11,8 @@ import libtorrent as lt
 
 from .settings import one_class_for_all
 
+MAX_LIMIT = 2**31 - 1
+"""What libtorrent can hold; who asks for more isn't limited by it either."""
 MAX_CLASSES = 31
 """Bit 31 doesn't get through the filter's signed numbers."""
 MAX_HOSTS = 27
@@ -33,9 +35,10 @@ class PeerLimits:
                 self._apply_filter()
                 self._session.delete_peer_class(number)
             return
+        bytes_s = min(bytes_s, MAX_LIMIT)
         number = self._classes.get(host)
         if number is None:
-            if len(self._classes) >= MAX_HOSTS:
+            if not host or len(self._classes) >= MAX_HOSTS:
                 return
             number = self._session.create_peer_class(host)
             if number >= MAX_CLASSES:  # Every torrent that has a limit has a class, too.

@@ -69,7 +69,8 @@ SPARE_PACE = 0.7
 """Who gets less than this of what is allowed, while nobody else's traffic shows, is held up by the sender's uplink: the
 queues that show are there, and the public has the rest of this link anyway."""
 PACE_S = 4.0
-"""Over which that is averaged."""
+"""Over which that is averaged, while something comes and nobody else's traffic has shown for `UNDISTURBED_S`."""
+UNDISTURBED_S = 2.0
 MAX_USUAL_S = 0.15
 """A limit at the sender lets data through in lumps of 0.1 s. What stands there beyond that tells its sender to slow down."""
 BUSY_S = 1.0
@@ -163,6 +164,7 @@ class Downlink(Generic[Peer]):
         self._busy_peers = 0
         self._stretch = 1.0
         self._pace = 1.0
+        self._disturbed_at = float("-inf")
         self._least_waiting = 0
         self._probe_at = float("-inf")
         self._clock = QueueingDelay(CLOCK_S)
@@ -300,7 +302,7 @@ class Downlink(Generic[Peer]):
             self._crowd = Counter((one.swarm, one.path.is_above) for one in busy)
             weights = [self._weight(one) for one in busy]
             self._weights = sum(weights)
-            self._fit(self._weights / min(weights) if weights else 1.0)
+            self._fit(self._weights / min(weights) if weights else 1.0, now)
         governor.know(self.link_bytes_s)
         self.rate.roll(now)
         self.queue_s = statistics.median(self._queues)
@@ -311,20 +313,24 @@ class Downlink(Generic[Peer]):
         self.rate_bytes_s = min((rate for rate in rates if rate is not None), default=None)
         self._acks.rate_bytes_s = self.rate_bytes_s
         self.decision = decision
+        if decision.state is not State.FREE:
+            self._disturbed_at = now
         if decision.state is State.LEARNING:
             self._releases.clear()
 
-    def _fit(self, connections: float) -> None:
+    def _fit(self, connections: float, now: float) -> None:
         """Make windows longer or shorter.
 
         Args:
             connections: The least part is one of so many.
+            now: Seconds.
         """
         rate, waiting = self.rate_bytes_s, self._least_waiting
         self._least_waiting = len(self._acks)
         if not rate or self._state is not State.FREE:
             return
-        self._pace += (min(1.0, self.rate.last / rate) - self._pace) * STEP_S / PACE_S
+        if self._busy_peers and now - self._disturbed_at > UNDISTURBED_S:
+            self._pace += (min(1.0, self.rate.last / rate) - self._pace) * STEP_S / PACE_S
         if not waiting and self.rate.last < rate * STARVED_SHARE:
             most = connections * max(self._rates, default=1) / min(self._rates, default=1)
             self._stretch = min(self._stretch * STRETCH, most)
