@@ -244,7 +244,10 @@ class Downlink(Generic[Peer]):
     def acknowledge(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
         """Let an acknowledgement wait for its turn."""
         cost, connection.unacknowledged = connection.unacknowledged, 0
-        if self._acks.put((connection, packet, cost), cost, now):
+        # Its turn doesn't come later because it was read late.
+        late_us = (int(now * 1_000_000) - timestamp_us(packet) - self._clock_us) % _UINT32
+        since = now - late_us / 1_000_000 if late_us < CLOCK_S * 1_000_000 else now
+        if self._acks.put((connection, packet, cost), cost, since):
             connection.pending += 1
 
     def due(self, now: float) -> float:
