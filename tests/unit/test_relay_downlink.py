@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from cuntong_daemon.policy.governor import HOLD_S, State
 from cuntong_daemon.swarm.relay.connections import MAX_CONNECTIONS, Connection, Connections
 from cuntong_daemon.swarm.relay.downlink import LATE_S, PROBE_S, Downlink
-from cuntong_daemon.swarm.relay.relay import INSIDE_S
 from cuntong_daemon.swarm.relay.utp import (
     IP_UDP_BYTES,
     Kind,
@@ -217,7 +216,7 @@ def test_who_could_give_more_than_its_part_does_when_others_give_less() -> None:
 
 def test_what_libtorrent_says_may_be_read_late_and_its_clock_may_be_set() -> None:
     late = random.Random(7)
-    line = Line(read_late_s=lambda: late.uniform(0, INSIDE_S))
+    line = Line(read_late_s=lambda: late.uniform(0, 0.02))
     line.start()
     line.run(10)
     for step_us in (-30_000_000, 200_000, -200_000):

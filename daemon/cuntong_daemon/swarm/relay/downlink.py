@@ -134,7 +134,6 @@ class Downlink(Generic[Peer]):
         cap_bytes_s: The most that may come; 0: no limit.
         rate_bytes_s: What is wanted at the moment; None: no limit. 0: nothing.
         queue_s: How long a packet queues by now.
-        came_at: When data came last.
         rate: What comes.
         shares: The part that each torrent should get, by its infohash as 20 bytes.
         decision: The governor's last.
@@ -145,7 +144,6 @@ class Downlink(Generic[Peer]):
         self.cap_bytes_s = 0
         self.rate_bytes_s: int | None = None
         self.queue_s = 0.0
-        self.came_at = float("-inf")
         self.rate = Rate()
         self.shares: Mapping[bytes, float] = {}
         self.decision: Decision | None = None
@@ -196,7 +194,6 @@ class Downlink(Generic[Peer]):
             connection.unacknowledged += size + connection.besides
             connection.besides = 0
             connection.came_at = now
-            self.came_at = now
             self._active[connection] = None
             self.rate.add(size, now)
             self._least_waiting = min(self._least_waiting, len(self._acks))
@@ -218,7 +215,7 @@ class Downlink(Generic[Peer]):
 
     def sent(self, connection: Connection[Peer], packet: bytearray, now: float) -> None:
         """A packet of a connection comes from inside, with libtorrent's time on it."""
-        # The relay reads late what libtorrent says; the wall clock, which is libtorrent's, may be set.
+        # On a busy machine what libtorrent says is read late; the wall clock, which is libtorrent's, may be set.
         self._clock.excess_s(now, (int(now * 1_000_000) - timestamp_us(packet)) % _UINT32)
         self._clock_us = self._clock.base_us or 0
         base_us = connection.path.delay.base_us

@@ -50,9 +50,6 @@ MAX_PACKET = 2048
 AT_ONCE = 32
 """Packets read from one socket before the others have their turn."""
 IDLE_POLL_S = 1.0
-INSIDE_S = 0.02
-"""While data comes, what libtorrent says is read when something comes from outside or is due, and so often at least: most
-of it has to wait for its turn anyway, and each time this thread wakes up costs more than what it does then."""
 Address = tuple[str, int]
 
 
@@ -128,11 +125,8 @@ class Relay:
         self._data: Pacer[tuple[_Peer, Connection[_Peer] | None, bytearray]] = Pacer()
         self._up, self._acks_up = Rate(), Rate()
         self._lock = threading.Lock()  # Of `_peers`: dialling makes one, too.
-        self._poll, self._poll_inside = select.epoll(), select.epoll()
-        self._poll.register(self._poll_inside, select.EPOLLIN)
-        self._is_waiting_inside = True
-        self._outer: dict[int, socket.socket] = {}
-        self._inner: dict[int, _Peer] = {}
+        self._poll = select.epoll()
+        self._files: dict[int, tuple[socket.socket, _Peer | None]] = {}
         self._is_closing = False
         self.failure: Exception | None = None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -198,8 +192,7 @@ class Relay:
                 ) from error
             _mark(door)
             self._inside[door] = place
-            self._outer[door.fileno()] = door
-            self._poll.register(door, select.EPOLLIN)
+            self._watch(door, None)
         self._thread.start()
         return [door.getsockname()[1] for door in self._doors]
 
@@ -214,7 +207,6 @@ class Relay:
         for door in self._doors:
             door.close()
         self._poll.close()
-        self._poll_inside.close()
         os.close(self._bell)
 
     def inside_of(self, outside: Address, *, is_closed: bool) -> Address | None:
@@ -244,19 +236,15 @@ class Relay:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        is_coming = now - self._down.came_at < INSIDE_S
-        if is_coming is self._is_waiting_inside:
-            self._is_waiting_inside = not is_coming
-            self._poll.modify(self._poll_inside, 0 if is_coming else select.EPOLLIN)
-        patience_s = INSIDE_S if is_coming else self._patience_s()
-        due = min(self._down.due(now), self._data.due(), now + patience_s)
+        due = min(self._down.due(now), self._data.due(), now + self._patience_s())
         for file, _ in self._poll.poll(max(0.0, due - now)):
-            door = self._outer.get(file)
-            if door is not None:
-                self._read_outside(door)
-        for file, _ in self._poll_inside.poll(0):
-            peer = self._inner.get(file)
-            if peer is not None:
+            found = self._files.get(file)
+            if found is None:
+                continue
+            source, peer = found
+            if peer is None:
+                self._read_outside(source)
+            else:
                 self._read_inside(peer)
         self._release(time.monotonic())
 
@@ -378,16 +366,19 @@ class Relay:
             peer.connections.path.is_above = outside[0] == self._order.parent
             self._peers[door, outside] = peer
             self._by_port[inner.getsockname()[1]] = outside
-            self._inner[inner.fileno()] = peer
-            self._poll_inside.register(inner, select.EPOLLIN)
+            self._watch(inner, peer)
             return peer
 
     def _forget(self, peer: _Peer) -> None:
         del self._peers[peer.door, peer.outside]
         self._by_port.pop(peer.inner.getsockname()[1], None)
-        self._inner.pop(peer.inner.fileno(), None)
-        self._poll_inside.unregister(peer.inner)
+        self._files.pop(peer.inner.fileno(), None)
+        self._poll.unregister(peer.inner)
         peer.inner.close()
+
+    def _watch(self, source: socket.socket, peer: _Peer | None) -> None:
+        self._files[source.fileno()] = (source, peer)
+        self._poll.register(source, select.EPOLLIN)
 
     def _is_allowed(self, host: str) -> bool:
         try:
