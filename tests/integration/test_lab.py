@@ -133,3 +133,29 @@ def test_interrupted_laboratory_leaves_no_process_and_no_folder(
         assert time.monotonic() < deadline, "some of its processes go on"
         time.sleep(POLL_S)
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+
+
+LOST = """
+import os, signal, time
+from cuntong_simulations.lab import namespaces
+os.environ[namespaces.INSIDE] = "1"
+namespaces.isolate([])
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)  # What the handler raises in here is lost.
+it = Finalized()
+try:
+    del it
+    time.sleep(60)
+finally:
+    time.sleep(1.5)
+    print("cleaned up")
+"""
+
+
+def test_a_signal_that_comes_while_python_finalizes_something_ends_it_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "cleaned up\n")

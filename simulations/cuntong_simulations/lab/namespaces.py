@@ -31,6 +31,7 @@ TUN_QUEUE_PACKETS = 2000
 CONGESTION_CONTROL = "cubic"
 INSIDE = "CUNTONG_LAB_INSIDE"
 """Set in the environment of the process that has its own namespaces, to the process id of who waits for it outside."""
+AGAIN_S = 1.0
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TUN_NO_PI = 0x1001
@@ -47,7 +48,8 @@ def isolate(command: Sequence[str]) -> None:
     """
     if os.environ.get(INSIDE):
         # What is told to end cleans up first; the first process of a process namespace has no defaults.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        for number in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, _end)
         return
     for tool in NEEDED:
         if shutil.which(tool) is None:
@@ -77,6 +79,17 @@ def isolate(command: Sequence[str]) -> None:
         )
     sys.stdout.flush()
     os.execvpe("unshare", [*unshare, *command], {**os.environ, INSIDE: str(os.getpid())})  # noqa: S606
+
+
+def _end(*_: object) -> None:
+    """Leave, and ask again later whether that goes on.
+
+    What a signal's handler raises is lost when Python runs a finalizer or a weak reference's callback just then, as it
+    does after each import.
+    """
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    if not isinstance(sys.exc_info()[1], SystemExit):
+        sys.exit(128 + signal.SIGTERM)
 
 
 def outer_pid() -> int:
