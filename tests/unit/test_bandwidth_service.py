@@ -121,6 +121,17 @@ class Place:
     def hear(self, peer: Session, message: Said) -> None:
         self.service.on_said(cast("Any", peer), message)
 
+    def connect_villages(self, count: int) -> list[Session]:
+        """Villages with 512 kbit/s that want something."""
+        sessions = []
+        for number in range(count):
+            code = Division(f"4419000030{number + 10}")
+            session = Session(Role.CHILD, code, f"10.0.1.{number}")
+            self.around.children[code] = Child(session, {b"x" * 32: object()})
+            self.hear(session, says(link=64_000))
+            sessions.append(session)
+        return sessions
+
 
 Begin = Callable[..., AbstractAsyncContextManager[Place]]
 
@@ -231,11 +242,7 @@ async def test_a_thin_uplink_in_a_mesh_lets_villages_help_each_other(
 ) -> None:
     link = "link_up_kbit_s = 2000\nshared = false\n"
     async with begin(link, node='vpn_shape = "mesh"\n') as made:
-        for number in range(20):
-            code = Division(f"4419000030{number + 10}")
-            session = Session(Role.CHILD, code, f"10.0.1.{number}")
-            made.around.children[code] = Child(session, {b"x" * 32: object()})
-            made.hear(session, says(link=64_000))
+        made.connect_villages(20)
         await made.settle()
         assert made.around.is_scarce
         made.around.children.clear()
@@ -248,13 +255,7 @@ async def test_in_a_hub_a_thin_uplink_is_shared_out_and_told(
 ) -> None:
     link = "link_up_kbit_s = 2000\nshared = false\n"
     async with begin(link, node='vpn_shape = "hub"\n') as made:
-        sessions = []
-        for number in range(10):
-            code = Division(f"4419000030{number + 10}")
-            session = Session(Role.CHILD, code, f"10.0.1.{number}")
-            made.around.children[code] = Child(session, {b"x" * 32: object()})
-            made.hear(session, says(link=64_000))
-            sessions.append(session)
+        sessions = made.connect_villages(10)
         await made.settle()
         assert [one.said[-1].limit_down_bytes_s for one in sessions] == [24_000] * 10
         assert all(one.said[-1].reason.code == "bandwidth.shared-out" for one in sessions)
@@ -269,13 +270,7 @@ async def test_places_that_leave_their_share_let_others_have_it(
 ) -> None:
     link = "link_up_kbit_s = 2000\nshared = false\n"
     async with begin(link, node='vpn_shape = "hub"\n') as made:
-        sessions = []
-        for number in range(10):
-            code = Division(f"4419000030{number + 10}")
-            session = Session(Role.CHILD, code, f"10.0.1.{number}")
-            made.around.children[code] = Child(session, {b"x" * 32: object()})
-            made.hear(session, says(link=64_000))
-            sessions.append(session)
+        sessions = made.connect_villages(10)
         await made.settle(30)
         assert sessions[0].said[-1].limit_down_bytes_s == 24_000, "nothing is here that they want"
         made.engine.up_bytes_s = 120_000
