@@ -243,7 +243,11 @@ class LinkSession:
                     self._nursery = nursery
                     on_open()
                     self._wake()
-                    await self._read()
+                    try:
+                        await self._read()
+                    finally:
+                        # It closes some steps before this task goes on, and refuses new tasks from then on.
+                        self._nursery = None
         finally:
             if self._ended is None:
                 self._end(
