@@ -340,7 +340,7 @@ class SwarmEngine:
 
         Args:
             down_bytes_s: 0: not known.
-            parent: The address; empty when none is connected.
+            parent: The address of the one that was connected last; empty before the first.
         """
         if (down_bytes_s, parent) != (self._link_down, self._parent):
             self._link_down, self._parent = down_bytes_s, parent

@@ -32,6 +32,7 @@ CONGESTION_CONTROL = "cubic"
 INSIDE = "CUNTONG_LAB_INSIDE"
 """Set in the environment of the process that has its own namespaces, to the process id of who waits for it outside."""
 AGAIN_S = 1.0
+"""After so long an end that was asked for is asked for again, unless it goes on."""
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TUN_NO_PI = 0x1001

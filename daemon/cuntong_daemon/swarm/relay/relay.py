@@ -61,7 +61,7 @@ class Order:
         link_down_bytes_s: What the link carries towards this node.
         cap_down_bytes_s: The most that may come.
         cap_up_bytes_s: The most that may be sent.
-        parent: The address of the one above; empty when none is connected.
+        parent: The address of the place above that was connected last; empty before the first.
     """
 
     link_down_bytes_s: int = 0
