@@ -39,7 +39,7 @@ check: $(STAMP)
 # Needs uv; writes the hashes of every wheel for Python 3.11 to 3.13.
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		--group dev --extra qr --extra sim pyproject.toml -o requirements.lock
+		--group dev --extra qr --extra sim --extra datacast pyproject.toml -o requirements.lock
 
 translations: $(STAMP)
 	$(BIN)/python -m tests.support.translations update

@@ -1,6 +1,6 @@
 """The one place that builds the services, wires them, and states the order of start and stop.
 
-Each service is entered after all that it relies on, so they stop newest first: local socket, links,
+Each service is entered after all that it relies on, so they stop newest first: local socket, links, datacast,
 metadata, replicator, centre, the swarm engine, the databases last.
 """
 
@@ -40,6 +40,9 @@ from .clock import NodeClock
 from .config import Config, parse_address
 from .config_bandwidth import BYTES_PER_KBIT
 from .control.server import ControlServer
+from .datacast.lineup import Lineup, lineup_of
+from .datacast.receiver import DatacastReceiver, read_order
+from .datacast.sender import DatacastSender, cast_order
 from .link.parent import ParentLink
 from .link.parts import Parts
 from .link.server import ChildServer
@@ -132,7 +135,10 @@ class Node:
             engine=self.engine,
             neighbours=self.neighbours,
             admissions=self.admissions,
+            on_held=self._look_at_lineup,
         )
+        self.sender = self._make_sender()
+        self.receiver = self._make_receiver()
         self.bandwidth = Bandwidth(
             config,
             clock=self.clock,
@@ -146,6 +152,37 @@ class Node:
         self.child_server: ChildServer | None = None
         self._jobs: trio.Nursery | None = None
         self._reported: set[Equivocation] = set()
+
+    def _make_sender(self) -> DatacastSender | None:
+        section = self.config.cast
+        if not section.interface:
+            return None
+        return DatacastSender(cast_order(self.paths, self.code, section), self._lineup)
+
+    def _make_receiver(self) -> DatacastReceiver | None:
+        section = self.config.dish
+        if not section.interface:
+            return None
+        return DatacastReceiver(
+            read_order(self.paths, section),
+            self.paths,
+            self.code,
+            spool=self.spool,
+            engine=self.engine,
+            replicator=self.replicator,
+            look=self.keeper.look,
+            has_parents=bool(self.config.network.parents),
+        )
+
+    def _look_at_lineup(self) -> None:
+        if self.sender is not None:
+            self.sender.look()
+
+    async def _lineup(self) -> Lineup:
+        announcements = await self.keeper.announcements()
+        return await self.database.call(
+            lineup_of, self.catalogue, self.code, self.replicator.rows, announcements
+        )
 
     def close(self) -> None:
         """Close the databases; last of all."""
@@ -179,6 +216,9 @@ class Node:
         self.neighbours.set_view(refresh.view, announcements, has_blobs=has_blobs)
         self.admissions.set_view(refresh.view)
         self.replicator.set_view(refresh.view)
+        if self.receiver is not None:
+            self.receiver.set_view(refresh.view)
+        self._look_at_lineup()
         self._report_equivocations()
 
     def _replace_listings(self, view: View) -> None:
@@ -376,6 +416,10 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
             await stack.enter_async_context(running(node.admissions))
             await stack.enter_async_context(running(node.replicator))
             await stack.enter_async_context(running(node.keeper))
+            if node.receiver is not None:
+                await stack.enter_async_context(running(node.receiver))
+            if node.sender is not None:
+                await stack.enter_async_context(running(node.sender))
             if node.child_server is not None:
                 await stack.enter_async_context(running(node.child_server))
             await stack.enter_async_context(running(node.parent_link))

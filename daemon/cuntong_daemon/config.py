@@ -24,6 +24,7 @@ from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
 
 from .config_bandwidth import BANDWIDTH_REASONS, BadKey, BandwidthSection
+from .config_datacast import DATACAST_REASONS, CastSection, DishSection, bad_datacast_key
 from .files import write_atomically
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -124,6 +125,8 @@ class Config(_Section, frozen=True, kw_only=True):
     bandwidth: BandwidthSection = BandwidthSection()
     store: StoreSection = StoreSection()
     subscriptions: SubscriptionsSection = SubscriptionsSection()
+    cast: CastSection = CastSection()
+    dish: DishSection = DishSection()
     log: LogSection = LogSection()
 
     @property
@@ -133,6 +136,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
 _REASONS: dict[str, str] = {
     **BANDWIDTH_REASONS,
+    **DATACAST_REASONS,
     "node.code": N_(
         "{file}: {key} must be a division code of 12 digits in quotes, such as '441900000000'."
     ),
@@ -437,6 +441,8 @@ def _check_meaning(config: Config, source: _Source) -> None:
         config.bandwidth.calendar(is_below=True)
     except BadKey as error:
         raise source.bad_value(f"bandwidth.{error.key}", error.index) from None
+    if bad := bad_datacast_key(config.cast, config.dish):
+        raise source.bad_value(bad)
     addresses = [("network.swarm", config.network.swarm)]
     if config.network.listen:
         addresses.append(("network.listen", config.network.listen))

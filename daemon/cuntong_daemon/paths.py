@@ -86,6 +86,11 @@ class DataPaths:
         return self.root / "authority"
 
     @property
+    def datacast(self) -> Path:
+        """What a satellite sender and receiver remember, and symbols on their way into blocks."""
+        return self.root / "datacast"
+
+    @property
     def incoming(self) -> Path:
         """Payloads that `cuntong publish` built and the daemon takes into the store."""
         return self.root / "incoming"

@@ -51,6 +51,8 @@ from .trust.view import View
 
 log = get_logger("replicator")
 
+CASTS_AT_ONCE = 64
+"""From the air bundles come at the sender's pace and in its order, so they don't wait for each other."""
 DOWNLOADS_AT_ONCE = 4
 """More would only spread a thin link over more unfinished bundles; priorities would mean less."""
 RETRY_S = 60.0
@@ -124,7 +126,14 @@ class Replicator:
         engine: SwarmEngine,
         neighbours: Neighbours,
         admissions: Admissions,
+        on_held: Callable[[], object] = lambda: None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            on_held: Called when `rows` has changed.
+        """
+        self._on_held = on_held
         self._config = config
         self._clock = clock
         self._database = database
@@ -147,6 +156,7 @@ class Replicator:
         self._nursery: trio.Nursery | None = None
         self._disk_turn = trio.CapacityLimiter(1)
         self._unshown: set[str] = set()
+        self._on_air: frozenset[bytes] = frozenset()
         self.problem: Sentence | None = None
 
     # What others see.
@@ -207,6 +217,15 @@ class Replicator:
             self._nursery.start_soon(self._admit, publisher)
         self.look()
 
+    def set_on_air(self, infohashes: frozenset[bytes]) -> None:
+        """Payloads whose torrents are here, and whose content comes by satellite."""
+        if infohashes != self._on_air:
+            for item in self._items.values():
+                if item.infohash in infohashes - self._on_air:
+                    item.try_again()
+            self._on_air = infohashes
+            self.look()
+
     def on_child_haves(self) -> None:
         """Children have more, or want more."""
         for item in self._items.values():
@@ -249,6 +268,7 @@ class Replicator:
         self._rows = {row.id: row for row in await self._database.call(self._catalogue.states)}
         payloads = await self._on_disk(self._store.payloads)
         self._sizes = {payload.infohash: payload.size for payload in payloads}
+        self._on_held()
 
     # Comparing.
 
@@ -404,6 +424,7 @@ class Replicator:
         await self._database.call(self._catalogue.remove_state, row.id)
         self._rows.pop(row.id, None)
         self._sizes.pop(row.infohash, None)
+        self._on_held()
         self._tell([HaveItem(row.infohash, HaveState.GONE, 0)])
         await self._note("removed", reason)
 
@@ -483,7 +504,9 @@ class Replicator:
     def _start_waiting(self) -> None:
         """Give free places to those first in the queue."""
         now = trio.current_time()
-        busy = sum(item.is_started for item in self._items.values())
+        started = [item for item in self._items.values() if item.is_started]
+        cast = sum(item.infohash in self._on_air for item in started)
+        busy = len(started) - cast
         waiting = [
             item
             for item in self._items.values()
@@ -493,11 +516,14 @@ class Replicator:
         assert self._nursery is not None  # noqa: S101 - set by run.
         for item in waiting:
             # One whose torrent nobody has yet takes no place from those behind it.
-            if busy >= DOWNLOADS_AT_ONCE:
-                break
+            if item.infohash in self._on_air and cast < CASTS_AT_ONCE:
+                cast += 1
+            elif busy < DOWNLOADS_AT_ONCE:
+                busy += 1
+            else:
+                continue
             item.scope, item.has_news = trio.CancelScope(), False
             self._nursery.start_soon(self._bring, item, item.scope)
-            busy += 1
 
     # Bringing.
 

@@ -319,6 +319,25 @@ class SwarmEngine:
             self._remember(entry, peers)
             self._connect(entry)
 
+    # What comes another way.
+
+    def durable(self, infohash: bytes) -> PieceSet | None:
+        """Pieces that were checked and would survive a power cut; None when the torrent wasn't added."""
+        entry = self._entries.get(infohash)
+        return None if entry is None else entry.durable
+
+    def add_piece(self, infohash: bytes, piece: int, data: bytes) -> bool:
+        """Hand over a piece that came by satellite or disk. It is checked like any other; a wrong one is dropped.
+
+        Returns:
+            Whether the torrent takes pieces now. `durable` says when it is safe.
+        """
+        entry = self._entries.get(infohash)
+        if entry is None or entry.handle is None or entry.state is not TorrentState.DOWNLOADING:
+            return False
+        entry.handle.add_piece(piece, data, 0)
+        return True
+
     # What may cross the link.
 
     @property

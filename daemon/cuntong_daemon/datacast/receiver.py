@@ -1,0 +1,782 @@
+"""The receiver: the daemon's side of what comes from the air (SPEC 11.9).
+
+The beacon names the programme, the programme catalogues, manifests and bundles. Of these it asks the reader for what
+this node is about: the catalogues of the authorities that it follows, and the blocks of bundles that the replicator
+wants. A block that has enough symbols is made whole by the decoder, checked against the torrent, and its pieces go to
+the swarm engine; its symbols are kept until these pieces are durable there. Catalogues go into the trust layer's spool.
+Nothing from the air is believed beyond that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import trio
+
+from cuntong_daemon.config_datacast import DishSection, parse_group
+from cuntong_daemon.files import write_atomically
+from cuntong_daemon.logs import get_logger
+from cuntong_daemon.paths import DataPaths
+from cuntong_daemon.pki.certificates import KeyFiles, certificate_der, load_chain
+from cuntong_daemon.replicator import Item as Wanted
+from cuntong_daemon.replicator import Replicator
+from cuntong_daemon.store.errors import disk_error
+from cuntong_daemon.store.torrents import keep_torrent
+from cuntong_daemon.swarm.engine import SwarmEngine
+from cuntong_daemon.torrents import check_access
+from cuntong_daemon.trust.spool import Spool
+from cuntong_daemon.trust.view import View
+from cuntong_protocol.bundle.errors import BundleError
+from cuntong_protocol.bundle.torrent import Torrent, decode_torrent
+from cuntong_protocol.datacast.blocks import Layout, Part, check_halves, is_right, object_blocks
+from cuntong_protocol.datacast.errors import DatacastError
+from cuntong_protocol.datacast.objects import (
+    BundleEntry,
+    CatalogueEntry,
+    Item,
+    Programme,
+    Ref,
+    catalogue_head,
+    catalogue_items,
+    check_object,
+    decode_manifest,
+    decode_programme,
+)
+from cuntong_protocol.datacast.packets import Beacon, Channel
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.texts import N_, Sentence, sentence
+from cuntong_protocol.trust.names import (
+    blob_path,
+    metadata_path,
+    parse_metadata_name,
+    timestamp_path,
+)
+
+from .children import child, module_command
+from .decoder import Decoded, DecodeJob
+from .frames import encode_frame, receive_frames
+from .reader import (
+    Again,
+    Close,
+    CloseOthers,
+    FromReader,
+    Heard,
+    Judge,
+    Open,
+    ReadOrder,
+    ReadProblem,
+    ReadStatus,
+    Ready,
+    ToReader,
+)
+from .sender import is_installed, not_installed
+
+log = get_logger("datacast")
+
+LOOK_S = 1.0
+RESTART_S = 1.0
+RETRY_S = 10.0
+"""After the reader said why it can't work: an interface that is down, a full disk."""
+HANDED_S = 120.0
+"""Pieces that aren't durable after so long are handed over again."""
+DECODER_IDLE_S = 30.0
+"""Then the decoder ends, and its memory is free."""
+MAX_WAITING = 256
+"""Blocks to be decoded that are remembered; the reader names others again when they are asked for."""
+SILENT_S = 10.0
+"""Without a beacon for so long the operator is told."""
+PROGRAMME = "programme"
+
+Key = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Object:
+    """An object that is being received; what has come of it lies in a file."""
+
+    name: str
+    channel: Channel
+    ref: Ref
+    sizes: list[int]
+    done: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Content:
+    """A bundle whose blocks are being received."""
+
+    entry: BundleEntry
+    torrent: Torrent
+    halves: dict[bytes, bytes]
+    layout: Layout
+    handed: dict[int, float] = field(default_factory=dict)
+    whole: dict[int, Ready] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """How well the sender is heard; what `cuntong datacast status` shows."""
+
+    session: int = 0
+    beacon: Beacon | None = None
+    heard_s: float | None = None
+    reader: ReadStatus = field(default_factory=ReadStatus)
+
+
+class DatacastReceiver:
+    """A service; see the module."""
+
+    def __init__(
+        self,
+        order: ReadOrder,
+        paths: DataPaths,
+        code: Division,
+        *,
+        spool: Spool,
+        engine: SwarmEngine,
+        replicator: Replicator,
+        look: Callable[[], None],
+        has_parents: bool,
+    ) -> None:
+        """Prepare; nothing is opened before `run`.
+
+        Args:
+            order: What the reader is told.
+            paths: The node's data directory.
+            code: This node.
+            spool: Where catalogues go.
+            engine: Where pieces go.
+            replicator: Knows what is wanted.
+            look: Makes the trust layer look into the spool.
+            has_parents: There is a link; then a catalogue that isn't newer than what is here is left alone.
+        """
+        self._order = order
+        self._paths = paths
+        self._code = code
+        self._spool = spool
+        self._engine = engine
+        self._replicator = replicator
+        self._look_at_spool = look
+        self._has_parents = has_parents
+        self._folder = Path(order.folder)
+        self._view = View()
+        self._session = 0
+        self._beacon: Beacon | None = None
+        self._heard_at: float | None = None
+        self._status = ReadStatus()
+        self._programme: Programme | None = None
+        self._programme_ref: Ref | None = None
+        self._taken: dict[str, tuple[bytes, ...]] = {}
+        self._refused: set[bytes] = set()
+        self._objects: dict[str, _Object] = {}
+        self._contents: dict[bytes, _Content] = {}
+        self._open: dict[Key, int] = {}
+        self._owners: dict[Key, tuple[_Object | _Content, int]] = {}
+        self._to_reader: trio.Process | None = None
+        self._outbox: list[ToReader] = []
+        self._outbox_news = trio.Event()
+        self._send_ready, self._receive_ready = trio.open_memory_channel[Ready](MAX_WAITING)
+        self._problem: Sentence | None = None
+        self._problems: dict[str, Sentence] = {}
+        self.blocks_done = 0
+
+    # What others see.
+
+    @property
+    def signal(self) -> Signal:
+        """How well the sender is heard."""
+        heard = None if self._heard_at is None else time.monotonic() - self._heard_at
+        return Signal(self._session, self._beacon, heard, self._status)
+
+    @property
+    def programme(self) -> Programme | None:
+        """What is on the air, by the sender's word."""
+        return self._programme
+
+    @property
+    def problems(self) -> list[Sentence]:
+        """What an operator should know."""
+        found = [] if self._problem is None else [self._problem]
+        if self._problem is None and (
+            self._heard_at is None or time.monotonic() - self._heard_at > SILENT_S
+        ):
+            found.append(
+                sentence(
+                    "datacast.silent",
+                    N_(
+                        "Nothing is heard from the satellite. Check dish, receiver and cable; at the interface {interface}: {packets} packets."
+                    ),
+                    interface=self._order.interface,
+                    packets=self._status.packets,
+                )
+            )
+        return found + list(self._problems.values())
+
+    def set_view(self, view: View) -> None:
+        """The trust layer has news."""
+        self._view = view
+        self._send(self._judgement())
+
+    # Running.
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; usable at once, heard or not."""
+        task_status.started()
+        if not is_installed():
+            self._problem = not_installed()
+            log.warning("datacast.not-installed")
+            await trio.sleep_forever()
+        (self._folder / "received").mkdir(parents=True, exist_ok=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_reader)
+            nursery.start_soon(self._run_decoder)
+            nursery.start_soon(self._look_often)
+
+    async def _run_reader(self) -> None:
+        while True:
+            command = [*module_command("reader"), msgspec.json.encode(self._order).decode()]
+            async with child(command) as process, trio.open_nursery() as nursery:
+                self._outbox = [self._judgement()]
+                if self._session:
+                    self._outbox += self._all_open()
+                nursery.start_soon(self._write_orders, process)
+                assert process.stdout is not None  # noqa: S101 - a pipe was asked for.
+                messages: AsyncIterator[FromReader] = receive_frames(process.stdout, FromReader)  # type: ignore[arg-type]
+                async for message in messages:
+                    self._hear(message)
+                nursery.cancel_scope.cancel()
+            log.warning("datacast.reader-ended", code=process.returncode)
+            await trio.sleep(RESTART_S if self._problem is None else RETRY_S)
+
+    async def _write_orders(self, process: trio.Process) -> None:
+        assert process.stdin is not None  # noqa: S101 - a pipe was asked for.
+        while True:
+            orders, self._outbox = self._outbox, []
+            for order in orders:
+                with contextlib.suppress(trio.BrokenResourceError):  # It has ended; that is seen.
+                    await process.stdin.send_all(encode_frame(order))
+            if not self._outbox:
+                self._outbox_news = trio.Event()
+                await self._outbox_news.wait()
+
+    def _send(self, message: ToReader) -> None:
+        self._outbox.append(message)
+        self._outbox_news.set()
+
+    def _judgement(self) -> Judge:
+        return Judge(
+            proven_time=max(0, int(self._view.proven_time.timestamp())),
+            removed=[
+                member.spki
+                for lines in self._view.members.values()
+                for member in lines.values()
+                if member.code == self._order.sender and not member.is_active
+            ],
+        )
+
+    def _all_open(self) -> list[ToReader]:
+        blocks = [(*key, size) for key, size in self._open.items()]
+        return [
+            CloseOthers(session=self._session, blocks=list(self._open)),
+            Open(session=self._session, blocks=blocks),
+        ]
+
+    def _hear(self, message: FromReader) -> None:
+        match message:
+            case ReadStatus():
+                self._status = message
+                self._problem = None
+            case ReadProblem(problem=problem):
+                self._problem = problem
+                log.warning("datacast.problem", code=problem.code, text=str(problem))
+            case Heard(session=session, beacon=beacon):
+                self._on_beacon(session, beacon)
+            case Ready():
+                with contextlib.suppress(trio.WouldBlock):
+                    self._send_ready.send_nowait(message)
+
+    def _on_beacon(self, session: int, beacon: Beacon) -> None:
+        if session != self._session:
+            log.info("datacast.session", session=session, sender=beacon.sender)
+            self._session = session
+            self._objects.clear()
+            self._contents.clear()
+            self._open.clear()
+            self._owners.clear()
+            self._programme = self._programme_ref = None
+            self._outbox += self._all_open()
+        self._beacon, self._heard_at = beacon, time.monotonic()
+        if beacon.programme is not None and beacon.programme != self._programme_ref:
+            self._receive(PROGRAMME, Channel.CATALOGUE, beacon.programme)
+
+    # What is asked for.
+
+    async def _look_often(self) -> None:
+        while True:
+            await trio.sleep(LOOK_S)
+            if self._programme is not None:
+                try:
+                    await self._look(self._programme)
+                except OSError as error:
+                    self._problems["disk"] = disk_error(error).sentence
+                else:
+                    self._problems.pop("disk", None)
+
+    async def _look(self, programme: Programme) -> None:
+        """Ask for what is needed by now, and for nothing else."""
+        for entry in programme.catalogues:
+            if self._is_followed(entry):
+                await self._look_at_catalogue(entry)
+        wanted = {
+            item.infohash: item
+            for item in self._replicator.items.values()
+            if item.state != "refused"
+        }
+        on_air = {entry.infohash: entry for entry in programme.bundles}
+        for infohash in [one for one in self._contents if one not in wanted or one not in on_air]:
+            self._forget_content(self._contents.pop(infohash))
+        for name in list(self._objects):
+            kind, _, rest = name.partition("/")
+            if kind == "manifest" and bytes.fromhex(rest) not in wanted:
+                self._drop_object(name)
+        room = self._order.quota_bytes
+        for item in sorted(wanted.values(), key=lambda item: item.want.order):
+            entry_or_none = on_air.get(item.infohash)
+            if entry_or_none is not None and item.infohash not in self._refused:
+                room -= await self._look_at_bundle(entry_or_none, item, room)
+        self._replicator.set_on_air(frozenset(self._contents))
+
+    def _is_followed(self, entry: CatalogueEntry) -> bool:
+        code = Division(entry.authority)
+        return code == self._code or code in self._code.ancestors or code in self._view.authorities
+
+    async def _look_at_catalogue(self, entry: CatalogueEntry) -> None:
+        authority = entry.authority
+        state = self._view.authorities.get(Division(authority))
+        known = state.versions.get("timestamp", 0) if state is not None else 0
+        if entry.version < known or (entry.version == known and self._has_parents):
+            return
+        taken = self._taken.get(authority, ())
+        if entry.snapshot.sha256 not in taken:
+            path = self._snapshot_path(authority)
+            if await trio.to_thread.run_sync(_is_object, path, entry.snapshot):
+                await self._take_catalogue(authority, path, entry.snapshot)
+            else:
+                self._receive(f"snapshot/{authority}", Channel.CATALOGUE, entry.snapshot)
+        elif entry.delta is not None and entry.delta.sha256 not in taken:
+            self._receive(f"delta/{authority}", Channel.CATALOGUE, entry.delta)
+
+    async def _look_at_bundle(self, entry: BundleEntry, item: Wanted, room: int) -> int:
+        """Ask for what is missing of a bundle; returns the room in the spool that it takes."""
+        content = self._contents.get(entry.infohash)
+        if content is None:
+            path = self._manifest_path(entry.infohash)
+            if not path.exists():
+                self._receive(f"manifest/{entry.infohash.hex()}", Channel.MANIFEST, entry.manifest)
+                return 0
+            try:
+                content = await trio.to_thread.run_sync(self._read_manifest, path, entry, item)
+            except CuntongError as error:
+                self._refuse(entry, error)
+                return 0
+            self._contents[entry.infohash] = content
+        elif content.entry.toi != entry.toi:
+            self._forget_content(content)
+        content.entry = entry
+        durable = self._engine.durable(entry.infohash)
+        needed = (
+            range(len(content.layout.sizes))
+            if durable is None
+            else content.layout.blocks_of(iter(durable.missing()))
+        )
+        return self._ask_for(content, needed, room)
+
+    def _ask_for(self, content: _Content, needed: Iterable[int], room: int) -> int:
+        now, used = time.monotonic(), 0
+        toi, sizes = content.entry.toi, content.layout.sizes
+        missing = set(needed)
+        done = [
+            number
+            for number in range(len(sizes))
+            if (Channel.CONTENT, toi + number) in self._open and number not in missing
+        ]
+        if done:
+            self.blocks_done += len(done)
+            self._close([(Channel.CONTENT, toi + number) for number in done])
+        for number in done:
+            content.handed.pop(number, None)
+            content.whole.pop(number, None)
+        wanted: list[tuple[int, int, int]] = []
+        for number in sorted(missing):
+            key = (Channel.CONTENT, toi + number)
+            used += sizes[number]
+            if used > room:
+                break
+            if key not in self._open:
+                self._open[key] = sizes[number]
+                self._owners[key] = (content, number)
+                wanted.append((*key, sizes[number]))
+            elif now - content.handed.get(number, now) > HANDED_S:
+                content.handed[number] = now
+                wanted.append((*key, sizes[number]))  # The reader says again that it is ready.
+        if wanted:
+            self._send(Open(session=self._session, blocks=wanted))
+        return used
+
+    def _receive(self, name: str, channel: Channel, ref: Ref) -> None:
+        """Gather an object, unless it is being gathered."""
+        known = self._objects.get(name)
+        if known is not None:
+            if known.ref == ref:
+                return
+            self._drop_object(name)
+        if ref.sha256 in self._refused:
+            return
+        fetch = _Object(name, channel, ref, object_blocks(ref.size))
+        self._objects[name] = fetch
+        blocks: list[tuple[int, int, int]] = []
+        for number, size in enumerate(fetch.sizes):
+            key = (int(channel), ref.toi + number)
+            self._open[key] = size
+            self._owners[key] = (fetch, number)
+            blocks.append((*key, size))
+        self._send(Open(session=self._session, blocks=blocks))
+
+    def _drop_object(self, name: str) -> None:
+        fetch = self._objects.pop(name)
+        self._close(
+            [(int(fetch.channel), fetch.ref.toi + number) for number in range(len(fetch.sizes))]
+        )
+        self._received_path(fetch).unlink(missing_ok=True)
+
+    def _forget_content(self, content: _Content) -> None:
+        toi = content.entry.toi
+        self._close([(Channel.CONTENT, toi + at) for at in range(len(content.layout.sizes))])
+        content.handed.clear()
+        content.whole.clear()
+
+    def _close(self, keys: Iterable[Key]) -> None:
+        known = [key for key in keys if self._open.pop(key, None) is not None]
+        for key in known:
+            self._owners.pop(key, None)
+        if known:
+            self._send(Close(session=self._session, blocks=known))
+
+    def _refuse(self, entry: BundleEntry, error: CuntongError) -> None:
+        """What is on the air doesn't fit what was signed: that isn't looked at again in this session."""
+        self._refused.add(entry.infohash)
+        self._problems[entry.id] = error.sentence
+        log.warning("datacast.refused", id=entry.id, code=error.code, text=str(error))
+        self._manifest_path(entry.infohash).unlink(missing_ok=True)
+
+    # Blocks.
+
+    async def _run_decoder(self) -> None:
+        """One block at a time: it takes 21 MiB and 15 ms."""
+        while True:
+            ready = await self._receive_ready.receive()
+            async with child(module_command("decoder")) as process:
+                assert process.stdout is not None  # noqa: S101 - a pipe was asked for.
+                answers = receive_frames(process.stdout, Decoded)
+                waiting: Ready | None = ready
+                while waiting is not None and process.poll() is None:
+                    try:
+                        await self._make(waiting, process, answers)
+                    except OSError as error:
+                        self._problems["disk"] = disk_error(error).sentence
+                    waiting = None
+                    with trio.move_on_after(DECODER_IDLE_S):
+                        waiting = await self._receive_ready.receive()
+                if waiting is not None:
+                    self._again(waiting, is_wrong=True)
+
+    async def _make(self, ready: Ready, process: trio.Process, answers: object) -> None:
+        """Make a block whole and hand it over."""
+        key = (ready.channel, ready.toi)
+        owner = self._owners.get(key)
+        if owner is None or ready.session != self._session or self._open.get(key) != ready.size:
+            return
+        path = self._folder / "blocks"
+        if 0 in ready.source:
+            job = DecodeJob(
+                path=str(path),
+                offset=ready.offset,
+                size=ready.size,
+                source=ready.source,
+                repairs=ready.repairs,
+            )
+            answer: Decoded | None = None
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert process.stdin is not None  # noqa: S101 - a pipe was asked for.
+                await process.stdin.send_all(encode_frame(job))
+                answer = await anext(answers, None)  # type: ignore[call-overload]
+            if answer is None:
+                log.warning("datacast.decoder-ended", toi=ready.toi)
+                self._again(ready, is_wrong=True)
+                return
+            if not answer.is_whole:
+                self._again(ready, is_wrong=False)
+                return
+        data = await trio.to_thread.run_sync(_read, path, ready.offset, ready.size)
+        if self._owners.get(key) is not owner:
+            return  # Something else is wanted meanwhile.
+        holder, number = owner
+        if isinstance(holder, _Object):
+            await self._take_block(holder, number, data)
+        else:
+            await self._take_content(holder, number, data, ready)
+
+    def _again(self, ready: Ready, *, is_wrong: bool) -> None:
+        self._send(
+            Again(session=ready.session, channel=ready.channel, toi=ready.toi, is_wrong=is_wrong)
+        )
+
+    # Content.
+
+    async def _take_content(
+        self, content: _Content, number: int, data: bytes, ready: Ready
+    ) -> None:
+        def check() -> list[tuple[Part, bool]]:
+            view = memoryview(data)
+            return [
+                (
+                    part,
+                    is_right(
+                        content.torrent,
+                        content.halves,
+                        part,
+                        view[part.start : part.start + part.length],
+                    ),
+                )
+                for part in content.layout.parts(number)
+            ]
+
+        judged = await trio.to_thread.run_sync(check)
+        is_good = all(good for _, good in judged)
+        if is_good:
+            content.whole[number] = ready
+        has_engine = self._engine.status(content.entry.infohash) is not None
+        for part, good in judged:
+            if good and part.is_whole:
+                self._hand_over(content, part.piece, data[part.start : part.start + part.length])
+            elif good and is_good:
+                await self._hand_over_halves(content, part.piece)
+        if not is_good:
+            log.warning("datacast.wrong-block", id=content.entry.id, block=number)
+            self._again(ready, is_wrong=True)
+        elif has_engine:
+            content.handed[number] = time.monotonic()
+        else:
+            # The torrent isn't in the engine yet; the block is taken up soon again.
+            content.handed[number] = time.monotonic() - HANDED_S + LOOK_S
+
+    def _hand_over(self, content: _Content, piece: int, data: bytes) -> None:
+        self._engine.add_piece(content.entry.infohash, piece, data)
+
+    async def _hand_over_halves(self, content: _Content, piece: int) -> None:
+        """A piece larger than a block, when all blocks with a part of it are whole."""
+        parts: list[tuple[int, Part]] = [
+            (number, part)
+            for number in content.layout.blocks_of(iter([piece]))
+            for part in content.layout.parts(number)
+            if part.piece == piece
+        ]
+        found: list[bytes] = []
+        for number, part in parts:
+            ready = content.whole.get(number)
+            if ready is None:
+                return
+            found.append(
+                await trio.to_thread.run_sync(
+                    _read, self._folder / "blocks", ready.offset + part.start, part.length
+                )
+            )
+        self._hand_over(content, piece, b"".join(found))
+
+    # Objects.
+
+    async def _take_block(self, fetch: _Object, number: int, data: bytes) -> None:
+        if self._objects.get(fetch.name) is not fetch:
+            return
+        path = self._received_path(fetch)
+        await trio.to_thread.run_sync(_write_at, path, number * fetch.sizes[0], data)
+        fetch.done.add(number)
+        if len(fetch.done) < len(fetch.sizes):
+            return
+        try:
+            await self._take_object(fetch, path)
+        except CuntongError as error:
+            log.warning("datacast.bad-object", name=fetch.name, code=error.code, text=str(error))
+            if error.code == "datacast.bad-object" and not await trio.to_thread.run_sync(
+                _is_object, path, fetch.ref
+            ):
+                fetch.done.clear()
+                for at in range(len(fetch.sizes)):
+                    self._send(
+                        Again(
+                            session=self._session,
+                            channel=int(fetch.channel),
+                            toi=fetch.ref.toi + at,
+                            is_wrong=True,
+                        )
+                    )
+                return
+            self._refused.add(fetch.ref.sha256)
+            self._problems[fetch.name] = error.sentence
+        else:
+            self._problems.pop(fetch.name, None)
+        if self._objects.get(fetch.name) is fetch:
+            self._drop_object(fetch.name)
+
+    async def _take_object(self, fetch: _Object, path: Path) -> None:
+        kind, _, rest = fetch.name.partition("/")
+        if kind == PROGRAMME:
+            data = await trio.to_thread.run_sync(_checked, path, fetch.ref)
+            self._programme = await trio.to_thread.run_sync(decode_programme, data)
+            self._programme_ref = fetch.ref
+        elif kind == "manifest":
+            data = await trio.to_thread.run_sync(_checked, path, fetch.ref)
+            target = self._manifest_path(bytes.fromhex(rest))
+            target.parent.mkdir(exist_ok=True)
+            await trio.to_thread.run_sync(write_atomically, target, data)
+        else:
+            target = self._snapshot_path(rest)
+            if kind == "snapshot":
+                data = await trio.to_thread.run_sync(_checked, path, fetch.ref)
+                target.parent.mkdir(exist_ok=True)
+                await trio.to_thread.run_sync(write_atomically, target, data)
+                path = target
+            await self._take_catalogue(rest, path, fetch.ref)
+
+    async def _take_catalogue(self, authority: str, path: Path, ref: Ref) -> None:
+        """Put a catalogue's files where the trust layer looks for them."""
+        count = await trio.to_thread.run_sync(self._spool_catalogue, Division(authority), path, ref)
+        taken = self._taken.get(authority, ())
+        self._taken[authority] = (*taken[-7:], ref.sha256)
+        if count:
+            log.info("datacast.catalogue", authority=authority, files=count)
+            self._look_at_spool()
+
+    def _spool_catalogue(self, authority: Division, path: Path, ref: Ref) -> int:
+        data = _checked(path, ref)
+        head = catalogue_head(data, authority)
+        bases: dict[str, bytes] = {}
+        if head.bases:
+            wanted = {base.name: base.sha256 for base in head.bases}
+            snapshot = self._snapshot_path(authority).read_bytes()
+            for item in catalogue_items(snapshot, catalogue_head(snapshot, authority), {}):
+                if wanted.get(item.name) == sha256(item.data).digest():
+                    bases[item.name] = item.data
+            if bases.keys() != wanted.keys():
+                raise DatacastError(
+                    "datacast.no-base",
+                    N_(
+                        "The newest catalogue of {authority} needs an older one that isn't here; it comes with the next round."
+                    ),
+                    authority=authority,
+                )
+        return sum(self._spool_item(authority, item) for item in catalogue_items(data, head, bases))
+
+    def _spool_item(self, authority: Division, item: Item) -> bool:
+        if not item.name:
+            digest = sha256(item.data).hexdigest()
+            if self._spool.read(blob_path(digest)) is not None:
+                return False
+            self._spool.store_blob(digest, item.data)
+            return True
+        role, version = parse_metadata_name(item.name)
+        path = (
+            timestamp_path(authority)
+            if version is None
+            else metadata_path(authority, role, version)
+        )
+        if self._spool.read(path) == item.data:
+            return False
+        self._spool.store_metadata(authority, item.name, item.data)
+        return True
+
+    def _read_manifest(self, path: Path, entry: BundleEntry, item: Wanted) -> _Content:
+        """A manifest that fits what was signed; its torrent is kept. Blocks.
+
+        Raises:
+            CuntongError: it doesn't fit.
+        """
+        manifest = decode_manifest(path.read_bytes())
+        torrent = decode_torrent(manifest.torrent, infohash=entry.infohash)
+        if torrent.payload_size != item.want.size:
+            raise BundleError(
+                "bundle.payload-mismatch",
+                N_("The payload doesn't have the size that its descriptor states."),
+            )
+        check_access(torrent, is_restricted=item.want.is_restricted)
+        check_halves(torrent, manifest.halves)
+        keep_torrent(self._paths, torrent)
+        return _Content(entry, torrent, manifest.halves, Layout(torrent))
+
+    def _snapshot_path(self, authority: str) -> Path:
+        return self._folder / "catalogues" / authority
+
+    def _manifest_path(self, infohash: bytes) -> Path:
+        return self._folder / "manifests" / infohash.hex()
+
+    def _received_path(self, fetch: _Object) -> Path:
+        return self._folder / "received" / f"{fetch.channel}.{fetch.ref.toi}"
+
+
+def _read(path: Path, offset: int, length: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
+def _write_at(path: Path, offset: int, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(descriptor, data, offset)
+    finally:
+        os.close(descriptor)
+
+
+def _checked(path: Path, ref: Ref) -> bytes:
+    data = path.read_bytes()
+    check_object(ref, data)
+    return data
+
+
+def _is_object(path: Path, ref: Ref) -> bool:
+    try:
+        _checked(path, ref)
+    except (OSError, DatacastError):
+        return False
+    return True
+
+
+def read_order(paths: DataPaths, section: DishSection) -> ReadOrder:
+    """What a reader is told; the nation's CA comes from the node's keys.
+
+    Raises:
+        OSError: the keys can't be read.
+        EnrolmentError: `node.bad-certificate`.
+    """
+    anchor = load_chain(KeyFiles(paths.keys).anchor.read_bytes())[0]
+    address, port = parse_group(section.group)
+    return ReadOrder(
+        folder=str((paths.datacast / "receiver").resolve()),
+        anchor=certificate_der(anchor),
+        sender=section.sender,
+        address=address,
+        port=port,
+        interface=section.interface,
+        source=section.source,
+        quota_bytes=section.spool_bytes,
+    )
