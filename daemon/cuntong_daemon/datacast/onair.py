@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuntong_protocol.datacast.errors import DatacastError
-from cuntong_protocol.datacast.packets import MAX_SESSION, MAX_TOI
+from cuntong_protocol.datacast.objects import MAX_FIRST_TOI
+from cuntong_protocol.datacast.packets import MAX_SESSION
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
 
@@ -77,7 +78,7 @@ class OnAirState:
                     reason=str(error),
                 ) from error
         row = self._database.execute("SELECT number, next_toi, beacon FROM session").fetchone()
-        if row is None or row[1] > MAX_TOI // 2:
+        if row is None or row[1] > MAX_FIRST_TOI // 2:
             number = fresh if row is None else max(fresh, row[0] + 1)
             with self._database:
                 for table in ("session", "items", "counters"):

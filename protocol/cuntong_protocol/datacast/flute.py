@@ -1,4 +1,4 @@
-"""The compatible mode: files in packets that any FLUTE receiver with RaptorQ reads (RFC 6726, SPEC 11.10).
+"""The compatible mode: files in packets that any FLUTE receiver with RaptorQ reads (RFC 6726, SPEC 11.11).
 
 The native mode leaves out what its signed objects say better: a table of files, and sizes in each packet. A foreign
 receiver has nothing but these, so here each packet carries EXT_FTI (RFC 5775 section 4.2, RFC 6330 section 3.3), and

@@ -29,12 +29,14 @@ MAX_MANIFEST_BYTES = 48 * 1024 * 1024
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """Unpacked: what a receiver has in memory at once of a catalogue. The largest role has 5 MB."""
 FRAME_AIMED_AT = 1024 * 1024
+MAX_FIRST_TOI = (1 << 31) - 1
+"""Of an object's or bundle's first block; however many follow, they have numbers of 32 bits."""
 MAX_BUNDLES = 20_000
 MAX_AUTHORITIES = 8_192
 
 _Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Code = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{12}\Z", max_length=12)]
-_Toi = Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)]
+_Toi = Annotated[int, msgspec.Meta(ge=1, le=MAX_FIRST_TOI)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 T = TypeVar("T")
@@ -152,8 +154,13 @@ class CatalogueHead(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
-_ITEMS = msgspec.msgpack.Decoder(list[Item])
+_ITEM_BYTES = 256
+"""What an item takes in memory beside its data, for whoever reads it."""
+
+_ENCODER = msgspec.msgpack.Encoder()
+_ITEMS = msgspec.msgpack.Decoder(
+    Annotated[list[Item], msgspec.Meta(max_length=FRAME_AIMED_AT // _ITEM_BYTES + 1)]
+)
 _HEAD_SIZE = 4
 
 
@@ -182,8 +189,8 @@ def decode_programme(data: bytes) -> Programme:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """A manifest as it is cast."""
-    return _pack(manifest)
+    """A manifest as it is cast; equal ones give equal bytes."""
+    return _pack(msgspec.structs.replace(manifest, halves=dict(sorted(manifest.halves.items()))))
 
 
 def decode_manifest(data: bytes) -> Manifest:
@@ -203,7 +210,7 @@ def encode_catalogue(
     Args:
         authority: Its code.
         items: Its files, in the order in which a receiver should have them.
-        bases: Name and content of files that every receiver of it has.
+        bases: Name and content of files that every receiver of it has; at most 64.
     """
     known = list(bases)
     dictionary = zstandard.ZstdCompressionDict(
@@ -214,11 +221,12 @@ def encode_catalogue(
     group: list[Item] = []
     size = 0
     for item in items:
-        if group and size + len(item.data) > FRAME_AIMED_AT:
+        length = len(item.data) + _ITEM_BYTES
+        if group and size + length > FRAME_AIMED_AT:
             frames.append(packer.compress(_ENCODER.encode(group)))
             group, size = [], 0
         group.append(item)
-        size += len(item.data)
+        size += length
     if group:
         frames.append(packer.compress(_ENCODER.encode(group)))
     head = _ENCODER.encode(
@@ -254,7 +262,7 @@ def catalogue_items(data: bytes, head: CatalogueHead, bases: Mapping[str, bytes]
     Args:
         data: The whole object.
         head: Its beginning.
-        bases: Content of the files that it names as bases.
+        bases: Content of every file that it names as a base, whose hashes the caller has checked.
 
     Raises:
         DatacastError: `datacast.bad-object`.

@@ -136,7 +136,12 @@ class _Identity(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_CERTIFICATE_BYTES)]
 
 
+class _Version(msgspec.Struct, frozen=True):
+    v: Annotated[int, msgspec.Meta(ge=1)] = WIRE_VERSION
+
+
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_VERSION = msgspec.msgpack.Decoder(_Version)
 _BEACON = msgspec.msgpack.Decoder(Beacon)
 _IDENTITY = msgspec.msgpack.Decoder(_Identity)
 
@@ -267,10 +272,12 @@ def peek_beacon(packet: bytes) -> Beacon:
     """
     body = packet[HEADER_BYTES:-SIGNATURE_BYTES]
     try:
+        if _VERSION.decode(body).v > WIRE_VERSION:
+            raise BadPacketError("wrong-version")
         beacon = _BEACON.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadPacketError("malformed") from None
-    if beacon.v > WIRE_VERSION or beacon.symbol_bytes != SYMBOL_BYTES:
+    if beacon.symbol_bytes != SYMBOL_BYTES:
         raise BadPacketError("wrong-version")
     return beacon
 
