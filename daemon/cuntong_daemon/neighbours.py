@@ -458,8 +458,9 @@ class Neighbours:
 
     def on_announce(self, peer: LinkSession, entries: Sequence[Announcement]) -> None:
         assert self._keeper is not None  # noqa: S101 - attached before any link.
-        if peer.peer_role is Role.CHILD:
-            # A child speaks for itself and what is below it, never for those above.
+        if peer.peer_role is Role.CHILD and self.parent is not None:
+            # A child speaks for itself and what is below it, not for those above; unless there is no link to them, and
+            # the child may have a dish. What it says is verified in any case.
             entries = [entry for entry in entries if entry.authority.is_within(peer.peer_code)]
         self._keeper.heard(peer, entries)
 

@@ -33,12 +33,13 @@ from cuntong_protocol.texts import N_, Sentence, sentence
 from .admission import Admissions
 from .catalogue import BundleState, Catalogue, Database
 from .clock import NodeClock
-from .config import Config
+from .config import Config, parse_address
 from .logs import get_logger
 from .memory import return_memory
 from .neighbours import Neighbours
 from .planning import Plan, Planner, Want, end_of_day
 from .policy.eviction import Held, evict
+from .policy.repair import Source
 from .policy.shares import Claim, shares
 from .store.errors import StoreError, disk_error
 from .store.library import Library
@@ -156,7 +157,8 @@ class Replicator:
         self._nursery: trio.Nursery | None = None
         self._disk_turn = trio.CapacityLimiter(1)
         self._unshown: set[str] = set()
-        self._on_air: frozenset[bytes] = frozenset()
+        self._cast: frozenset[bytes] = frozenset()
+        self._sources: Mapping[bytes, Source] = {}
         self.problem: Sentence | None = None
 
     # What others see.
@@ -217,20 +219,39 @@ class Replicator:
             self._nursery.start_soon(self._admit, publisher)
         self.look()
 
-    def set_on_air(self, infohashes: frozenset[bytes]) -> None:
-        """Payloads whose torrents are here, and whose content comes by satellite."""
-        if infohashes != self._on_air:
-            for item in self._items.values():
-                if item.infohash in infohashes - self._on_air:
-                    item.try_again()
-            self._on_air = infohashes
+    def set_on_air(self, sources: Mapping[bytes, Source], ready: frozenset[bytes]) -> None:
+        """Say what comes by satellite.
+
+        Args:
+            sources: Payloads that are on the air, and where each should come from.
+            ready: Those of them whose torrents are here.
+        """
+        before, self._sources = self._sources, sources
+        fresh, self._cast = ready - self._cast, ready
+        for item in self._items.values():
+            source = sources.get(item.infohash)
+            if item.infohash in fresh:
+                item.try_again()
+            if source is not before.get(item.infohash):
+                self._engine.hold(item.infohash, is_held=source is Source.AIR)
+                item.told = -1
+                self._tell_item(item)
+                if item.is_started:
+                    self._connect(item.infohash)
+        if fresh:
             self.look()
+
+    def has_neighbours(self, infohash: bytes) -> bool:
+        """Whether places that aren't above this one are known to have a payload, or some of it."""
+        return bool(self._peers_of(infohash, Source.NEIGHBOURS))
 
     def on_child_haves(self) -> None:
         """Children have more, or want more."""
         for item in self._items.values():
             if item.is_started:
                 self._connect(item.infohash)
+            elif item.state == "waiting" and self._neighbours.holders_below(item.infohash):
+                item.try_again()  # Who has some of it has its torrent.
         self.look()
 
     def report_all(self) -> None:
@@ -505,7 +526,7 @@ class Replicator:
         """Give free places to those first in the queue."""
         now = trio.current_time()
         started = [item for item in self._items.values() if item.is_started]
-        cast = sum(item.infohash in self._on_air for item in started)
+        cast = sum(item.infohash in self._cast for item in started)
         busy = len(started) - cast
         waiting = [
             item
@@ -516,7 +537,7 @@ class Replicator:
         assert self._nursery is not None  # noqa: S101 - set by run.
         for item in waiting:
             # One whose torrent nobody has yet takes no place from those behind it.
-            if item.infohash in self._on_air and cast < CASTS_AT_ONCE:
+            if item.infohash in self._cast and cast < CASTS_AT_ONCE:
                 cast += 1
             elif busy < DOWNLOADS_AT_ONCE:
                 busy += 1
@@ -572,7 +593,11 @@ class Replicator:
         abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
         have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
         await self._engine.add(
-            torrent, have=have or None, credential=credential, peers=self._peers_of(item.infohash)
+            torrent,
+            have=have or None,
+            credential=credential,
+            peers=self._peers_of(item.infohash, self._sources.get(item.infohash)),
+            is_held=self._sources.get(item.infohash) is Source.AIR,
         )
         item.state, item.problem = "downloading", None
         self._connect(item.infohash)
@@ -837,12 +862,17 @@ class Replicator:
 
     # Telling.
 
-    def _peers_of(self, infohash: bytes) -> list[tuple[str, int]]:
+    def _peers_of(self, infohash: bytes, source: Source | None) -> list[tuple[str, int]]:
+        if source is Source.AIR:
+            return []
         peers = [*self._introduced.get(infohash, ()), *self._neighbours.holders_below(infohash)]
+        if source is Source.NEIGHBOURS:
+            above = {parse_address(it.address)[0] for it in self._config.network.parents}
+            peers = [peer for peer in peers if peer.ip not in above]
         return [(peer.ip, peer.port) for peer in peers]
 
     def _connect(self, infohash: bytes) -> None:
-        peers = self._peers_of(infohash)
+        peers = self._peers_of(infohash, self._sources.get(infohash))
         if peers:
             self._engine.connect_peers(infohash, peers)
 
@@ -852,6 +882,8 @@ class Replicator:
             parent.report_status(items)
 
     def _tell_item(self, item: Item) -> None:
+        if self._sources.get(item.infohash) is Source.AIR:
+            return  # Nobody is to be introduced.
         status = self._engine.status(item.infohash)
         permille = 0 if status is None else min(999, int(status.progress * 1000))
         step = permille // PROGRESS_STEP_PERMILLE

@@ -12,12 +12,13 @@ then the block begins anew.
 from __future__ import annotations
 
 import array
+import bisect
 import contextlib
 import ctypes
 import os
 import sqlite3
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,6 +128,8 @@ class BlockSpool:
         self.session: int = row[0] if row else 0
         self.number: int = row[1] if row else -1
         self._used = 0
+        self._ignored_from: list[int] = []
+        self._ignored_to: list[int] = []
         self._blocks: dict[tuple[int, int], OpenBlock] = {}
         self._free: list[int] = []
         self._next_slot = 0
@@ -162,6 +165,12 @@ class BlockSpool:
         """Channel and TOI of every open block."""
         return set(self._blocks)
 
+    def counts(self, channel: int) -> list[tuple[int, int]]:
+        """Symbols that are here of each open block of a channel: TOI, count."""
+        return [
+            (block.toi, block.count) for block in self._blocks.values() if block.channel == channel
+        ]
+
     def block(self, channel: int, toi: int) -> OpenBlock | None:
         """A block that is open."""
         return self._blocks.get((channel, toi))
@@ -173,6 +182,7 @@ class BlockSpool:
         if session != self.session:
             self.close_blocks(list(self._blocks))
             self._ring.clear(session)
+            self.ignore([])
             self.session = session
 
     def open_blocks_of(self, wanted: Iterable[tuple[int, int, int]]) -> None:
@@ -211,6 +221,15 @@ class BlockSpool:
                 self._free.append(block.slot)
                 self._closed.append(key)
                 _punch(self._data, block.offset, SLOT_BYTES)
+
+    def ignore(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Symbols of these blocks aren't kept for later: (first TOI, TOI after the last), in order."""
+        self._ignored_from = [first for first, _ in ranges]
+        self._ignored_to = [end for _, end in ranges]
+
+    def _is_ignored(self, toi: int) -> bool:
+        at = bisect.bisect_right(self._ignored_from, toi) - 1
+        return at >= 0 and toi < self._ignored_to[at]
 
     def again(self, channel: int, toi: int, *, is_wrong: bool) -> None:
         """What was ready didn't make the block.
@@ -261,6 +280,8 @@ class BlockSpool:
         """Keep a symbol, or say why not (`SymbolStore`)."""
         block = self._blocks.get((channel, toi))
         if block is None:
+            if self._is_ignored(toi):
+                return "not-needed"
             return self._ring.put(channel, toi, esi, packet, is_verified=is_verified)
         if block.is_ready:
             return "not-needed"

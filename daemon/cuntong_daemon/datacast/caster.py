@@ -90,7 +90,7 @@ FILL_S = 0.05
 BEACON_S = 1.0
 SAVE_S = 1.0
 PROGRAMME_S = 10.0
-"""A programme stays on the air at least so long."""
+"""A programme whose times alone have changed stays on the air at least so long."""
 PROGRAMME_INTERVAL_S = 5.0
 CATALOGUE_INTERVAL_S = 15.0
 URGENT_PRIORITY = 8
@@ -220,7 +220,8 @@ class Caster:
         self._unsaved: deque[_Sent] = deque()
         self._dirty: dict[int, int] = {}
         self._programme_made_at = -math.inf
-        self._programme_told: object = None
+        self._programme_what: object = None
+        self._programme_passes: object = None
         self._paced = Paced()
         self._problems: dict[str, Sentence] = {}
 
@@ -465,26 +466,33 @@ class Caster:
     # The programme.
 
     async def _look_at_programme(self, now: float) -> None:
-        """Make a new programme when it would say something new."""
+        """Make a new programme when it would say something new; times alone aren't worth one a second."""
         item = self._air.items.get(PROGRAMME)
-        if item is not None and (
-            now - self._programme_made_at < PROGRAMME_S or item.complete_passes < 1
+        if not self._catalogues or (item is not None and item.complete_passes < 1):
+            return
+        content = [
+            (
+                cast.toi,
+                [self._cast[name].toi for name in (f"manifest/{key}",) if name in self._cast],
+            )
+            for key, cast in self._cast.items()
+            if cast.entry is not None
+        ]
+        catalogues = [
+            (it.wanted, [self._cast[name].toi for name in it.names if name in self._cast])
+            for it in self._catalogues.values()
+        ]
+        passes = [
+            (key, self._air.items[key].complete_passes, self._turn(key, now))
+            for key, cast in self._cast.items()
+            if cast.entry is not None
+        ]
+        what = (content, catalogues)
+        if what == self._programme_what and (
+            passes == self._programme_passes or now - self._programme_made_at < PROGRAMME_S
         ):
             return
-        basis = (
-            [
-                (key, cast.toi, self._air.items[key].complete_passes, self._turn(key, now))
-                for key, cast in self._cast.items()
-                if cast.entry is not None
-            ],
-            [
-                (it.wanted, [self._cast[name].toi for name in it.names if name in self._cast])
-                for it in self._catalogues.values()
-            ],
-        )
-        if basis == self._programme_told or not self._catalogues:
-            return
-        self._programme_told = basis
+        self._programme_what, self._programme_passes = what, passes
         self._programme_made_at = now
         programme = self._programme(now)
         data = await trio.to_thread.run_sync(encode_programme, programme)

@@ -20,7 +20,7 @@ import msgspec
 
 from cuntong_daemon.pki.certificates import load_certificate
 from cuntong_daemon.store.errors import database_error, disk_error
-from cuntong_protocol.datacast.packets import PACKET_BYTES, Beacon
+from cuntong_protocol.datacast.packets import PACKET_BYTES, Beacon, Channel
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import Sentence
@@ -81,6 +81,13 @@ class CloseOthers(msgspec.Struct, frozen=True, kw_only=True, tag="close-others")
     blocks: list[tuple[int, int]]
 
 
+class Ignore(msgspec.Struct, frozen=True, kw_only=True, tag="ignore"):
+    """Blocks that are known and not wanted: (first TOI, TOI after the last), in order."""
+
+    session: int
+    ranges: list[tuple[int, int]]
+
+
 class Again(msgspec.Struct, frozen=True, kw_only=True, tag="again"):
     """A block that was ready didn't decode, or to wrong bytes."""
 
@@ -90,7 +97,7 @@ class Again(msgspec.Struct, frozen=True, kw_only=True, tag="again"):
     is_wrong: bool
 
 
-ToReader = Judge | Open | Close | CloseOthers | Again
+ToReader = Judge | Open | Close | CloseOthers | Ignore | Again
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
@@ -147,13 +154,20 @@ class ReadStatus(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     write_errors: int = 0
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Symbols that are here of each open block of content: TOI, count."""
+
+    session: int
+    blocks: list[tuple[int, int]]
+
+
 class ReadProblem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     """Why the reader ends."""
 
     problem: Sentence
 
 
-FromReader = Heard | Ready | ReadStatus | ReadProblem
+FromReader = Heard | Ready | ReadStatus | Progress | ReadProblem
 
 
 class Reader:
@@ -223,6 +237,8 @@ class Reader:
             spool.close_blocks(message.blocks)
         elif isinstance(message, CloseOthers):
             spool.close_blocks(spool.keys() - set(message.blocks))
+        elif isinstance(message, Ignore):
+            spool.ignore(message.ranges)
         else:
             spool.again(message.channel, message.toi, is_wrong=message.is_wrong)
 
@@ -244,6 +260,10 @@ class Reader:
     @property
     def is_keeping(self) -> bool:
         return self._sync is not None
+
+    def progress(self) -> Progress:
+        """How far blocks of content are."""
+        return Progress(session=self._spool.session, blocks=self._spool.counts(Channel.CONTENT))
 
     def status(self) -> ReadStatus:
         """Counts up to now."""
@@ -324,6 +344,7 @@ def _loop(reader: Reader, output: int) -> None:
             reader.keep()
             if not reader.is_keeping:
                 keep_at = now + COMMIT_S
+                write_frame(output, reader.progress())
         if orders.poll(LOOK_S * 1000):
             data = os.read(sys.stdin.fileno(), 65_536)
             if not data:

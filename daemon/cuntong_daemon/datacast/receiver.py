@@ -10,9 +10,11 @@ Nothing from the air is believed beyond that.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -25,9 +27,11 @@ from cuntong_daemon.files import write_atomically
 from cuntong_daemon.logs import get_logger
 from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.pki.certificates import KeyFiles, certificate_der, load_chain
+from cuntong_daemon.policy.repair import Repair, Source, air_wait
 from cuntong_daemon.replicator import Item as Wanted
 from cuntong_daemon.replicator import Replicator
 from cuntong_daemon.store.errors import disk_error
+from cuntong_daemon.store.pieces import bytes_of
 from cuntong_daemon.store.torrents import keep_torrent
 from cuntong_daemon.swarm.engine import SwarmEngine
 from cuntong_daemon.torrents import check_access
@@ -35,7 +39,16 @@ from cuntong_daemon.trust.spool import Spool
 from cuntong_daemon.trust.view import View
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.torrent import Torrent, decode_torrent
-from cuntong_protocol.datacast.blocks import Layout, Part, check_halves, is_right, object_blocks
+from cuntong_protocol.datacast.blocks import (
+    BLOCK_BYTES,
+    Layout,
+    Part,
+    check_halves,
+    is_right,
+    object_blocks,
+    pass_length,
+    symbol_count,
+)
 from cuntong_protocol.datacast.errors import DatacastError
 from cuntong_protocol.datacast.objects import (
     BundleEntry,
@@ -49,7 +62,7 @@ from cuntong_protocol.datacast.objects import (
     decode_manifest,
     decode_programme,
 )
-from cuntong_protocol.datacast.packets import Beacon, Channel
+from cuntong_protocol.datacast.packets import SYMBOL_BYTES, Beacon, Channel
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import N_, Sentence, sentence
@@ -69,8 +82,10 @@ from .reader import (
     CloseOthers,
     FromReader,
     Heard,
+    Ignore,
     Judge,
     Open,
+    Progress,
     ReadOrder,
     ReadProblem,
     ReadStatus,
@@ -118,6 +133,7 @@ class _Content:
     halves: dict[bytes, bytes]
     layout: Layout
     handed: dict[int, float] = field(default_factory=dict)
+    """Blocks whose pieces the engine has, and when they are handed over again unless they are durable by then."""
     whole: dict[int, Ready] = field(default_factory=dict)
 
 
@@ -129,6 +145,21 @@ class Signal:
     beacon: Beacon | None = None
     heard_s: float | None = None
     reader: ReadStatus = field(default_factory=ReadStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """How far a bundle is.
+
+    Attributes:
+        blocks_done: Blocks that are whole.
+        blocks: All of them.
+        progress: Of the bytes, those of blocks that aren't whole counted by their symbols; 0 to 1.
+    """
+
+    blocks_done: int
+    blocks: int
+    progress: float
 
 
 class DatacastReceiver:
@@ -178,6 +209,9 @@ class DatacastReceiver:
         self._refused: set[bytes] = set()
         self._objects: dict[str, _Object] = {}
         self._contents: dict[bytes, _Content] = {}
+        self._ignored: list[tuple[int, int]] = []
+        self._counts: dict[int, int] = {}
+        self._repairs: dict[bytes, Repair] = {}
         self._open: dict[Key, int] = {}
         self._owners: dict[Key, tuple[_Object | _Content, int]] = {}
         self._to_reader: trio.Process | None = None
@@ -200,6 +234,34 @@ class DatacastReceiver:
     def programme(self) -> Programme | None:
         """What is on the air, by the sender's word."""
         return self._programme
+
+    @property
+    def quota_bytes(self) -> int:
+        """What symbols may take on the disk."""
+        return self._order.quota_bytes
+
+    @property
+    def gathered(self) -> dict[bytes, Gathered]:
+        """How far each bundle is whose blocks are gathered, by infohash."""
+        found: dict[bytes, Gathered] = {}
+        for infohash, content in self._contents.items():
+            sizes = content.layout.sizes
+            durable = self._engine.durable(infohash)
+            missing = (
+                set(range(len(sizes)))
+                if durable is None
+                else set(content.layout.blocks_of(iter(durable.missing())))
+            )
+            missing -= content.handed.keys()
+            toi = content.entry.toi
+            lacking = sum(
+                max(0, sizes[number] - self._counts.get(toi + number, 0) * SYMBOL_BYTES)
+                for number in missing
+            )
+            found[infohash] = Gathered(
+                len(sizes) - len(missing), len(sizes), 1 - lacking / max(1, sum(sizes))
+            )
+        return found
 
     @property
     def problems(self) -> list[Sentence]:
@@ -287,6 +349,7 @@ class DatacastReceiver:
         return [
             CloseOthers(session=self._session, blocks=list(self._open)),
             Open(session=self._session, blocks=blocks),
+            Ignore(session=self._session, ranges=self._ignored),
         ]
 
     def _hear(self, message: FromReader) -> None:
@@ -297,6 +360,9 @@ class DatacastReceiver:
             case ReadProblem(problem=problem):
                 self._problem = problem
                 log.warning("datacast.problem", code=problem.code, text=str(problem))
+            case Progress(session=session, blocks=blocks):
+                if session == self._session:
+                    self._counts = dict(blocks)
             case Heard(session=session, beacon=beacon):
                 self._on_beacon(session, beacon)
             case Ready():
@@ -311,6 +377,7 @@ class DatacastReceiver:
             self._contents.clear()
             self._open.clear()
             self._owners.clear()
+            self._ignored = []
             self._programme = self._programme_ref = None
             self._outbox += self._all_open()
         self._beacon, self._heard_at = beacon, time.monotonic()
@@ -352,7 +419,85 @@ class DatacastReceiver:
             entry_or_none = on_air.get(item.infohash)
             if entry_or_none is not None and item.infohash not in self._refused:
                 room -= await self._look_at_bundle(entry_or_none, item, room)
-        self._replicator.set_on_air(frozenset(self._contents))
+        sources = {
+            infohash: self._source_of(infohash, on_air[infohash], item)
+            for infohash, item in wanted.items()
+            if infohash in on_air and infohash not in self._refused
+        }
+        for infohash in self._repairs.keys() - sources.keys():
+            del self._repairs[infohash]
+        self._ignore(programme, wanted.keys())
+        self._replicator.set_on_air(sources, frozenset(self._contents))
+
+    def _ignore(self, programme: Programme, wanted: Collection[bytes]) -> None:
+        """Keep what isn't for this node out of the ring, as soon as that is known."""
+        followed = [entry for entry in programme.catalogues if self._is_followed(entry)]
+        if any(self._version_of(entry.authority) < entry.version for entry in followed):
+            return
+        objects = [entry.manifest for entry in programme.bundles]
+        for entry in programme.catalogues:
+            objects += [ref for ref in (entry.snapshot, entry.delta) if ref is not None]
+        ends = {ref.toi: ref.toi + len(object_blocks(ref.size)) for ref in objects}
+        for bundle in programme.bundles:
+            ends[bundle.toi] = bundle.toi + -(-bundle.size // BLOCK_BYTES)
+        firsts = sorted(ends)
+        # A bundle may have more blocks than its size demands; they end where the next thing begins.
+        ends |= dict(itertools.pairwise(firsts))
+        kept = {bundle.toi for bundle in programme.bundles if bundle.infohash in wanted}
+        ranges = [(first, ends[first]) for first in firsts if first not in kept]
+        if ranges != self._ignored:
+            self._ignored = ranges
+            self._send(Ignore(session=self._session, ranges=ranges))
+
+    def _version_of(self, authority: str) -> int:
+        """Of the newest verified catalogue."""
+        state = self._view.authorities.get(Division(authority))
+        return state.versions.get("timestamp", 0) if state is not None else 0
+
+    def _source_of(self, infohash: bytes, entry: BundleEntry, item: Wanted) -> Source:
+        """Where a bundle should come from now."""
+        if not self._has_parents:
+            return Source.AIR
+        repair = self._repairs.get(infohash)
+        if repair is None:
+            drawn = sha256(f"{self._code} {infohash.hex()}".encode()).digest()
+            repair = Repair(int.from_bytes(drawn[:8], "big") / 2**64)
+            self._repairs[infohash] = repair
+        content = self._contents.get(infohash)
+        durable = self._engine.durable(infohash)
+        missing, part = item.want.size, 1.0
+        if content is not None:
+            if durable is not None:
+                missing -= bytes_of(content.torrent, durable)
+            part = self._missing_part(content)
+        air_s = math.inf
+        if self._beacon is not None and self._heard_at is not None:
+            silent_s = time.monotonic() - self._heard_at
+            if silent_s <= SILENT_S:
+                air_s = air_wait(
+                    self._beacon.time + silent_s,
+                    begins=entry.begins,
+                    ends=entry.ends,
+                    after=entry.next,
+                    missing_part=part,
+                )
+        return repair.decide(
+            trio.current_time(),
+            missing_bytes=missing,
+            link_bytes_s=self._engine.link_down_bytes_s,
+            air_s=air_s,
+            has_neighbours=self._replicator.has_neighbours(infohash),
+        )
+
+    def _missing_part(self, content: _Content) -> float:
+        """Of a pass, what the block that lacks most still needs."""
+        most = 0.0
+        for number, size in enumerate(content.layout.sizes):
+            toi = content.entry.toi + number
+            if (Channel.CONTENT, toi) in self._open and number not in content.handed:
+                lacking = symbol_count(size) - self._counts.get(toi, 0)
+                most = max(most, lacking / pass_length(size))
+        return most
 
     def _is_followed(self, entry: CatalogueEntry) -> bool:
         code = Division(entry.authority)
@@ -360,8 +505,7 @@ class DatacastReceiver:
 
     async def _look_at_catalogue(self, entry: CatalogueEntry) -> None:
         authority = entry.authority
-        state = self._view.authorities.get(Division(authority))
-        known = state.versions.get("timestamp", 0) if state is not None else 0
+        known = self._version_of(authority)
         if entry.version < known or (entry.version == known and self._has_parents):
             return
         taken = self._taken.get(authority, ())
@@ -424,8 +568,8 @@ class DatacastReceiver:
                 self._open[key] = sizes[number]
                 self._owners[key] = (content, number)
                 wanted.append((*key, sizes[number]))
-            elif now - content.handed.get(number, now) > HANDED_S:
-                content.handed[number] = now
+            elif now > content.handed.get(number, now):
+                content.handed[number] = now + HANDED_S
                 wanted.append((*key, sizes[number]))  # The reader says again that it is ready.
         if wanted:
             self._send(Open(session=self._session, blocks=wanted))
@@ -581,7 +725,7 @@ class DatacastReceiver:
     def _hand_over(self, content: _Content, piece: int, data: bytes) -> None:
         self._engine.add_piece(content.entry.infohash, piece, data)
 
-    async def _hand_over_halves(self, content: _Content, piece: int) -> None:
+    async def _hand_over_halves(self, content: _Content, piece: int) -> bool:
         """A piece larger than a block, when all blocks with a part of it are whole."""
         parts: list[tuple[int, Part]] = [
             (number, part)
@@ -593,13 +737,13 @@ class DatacastReceiver:
         for number, part in parts:
             ready = content.whole.get(number)
             if ready is None:
-                return
+                return True  # The one that comes last hands it over.
             found.append(
                 await trio.to_thread.run_sync(
                     _read, self._folder / "blocks", ready.offset + part.start, part.length
                 )
             )
-        self._hand_over(content, piece, b"".join(found))
+        return self._engine.add_piece(content.entry.infohash, piece, b"".join(found))
 
     # Objects.
 

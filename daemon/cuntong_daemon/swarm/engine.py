@@ -115,6 +115,7 @@ class _Entry:
     is_dirty: bool = False
     is_resume_asked: bool = False
     is_gone: bool = False
+    is_held: bool = False
     finish_tries: int = 0
     refused: int = 0
     lonely_since: float = math.inf
@@ -232,6 +233,7 @@ class SwarmEngine:
         have: PieceSet | None = None,
         credential: Credential | None = None,
         peers: Iterable[tuple[str, int]] = (),
+        is_held: bool = False,
     ) -> None:
         """Download and seed a payload; returns when peers can be connected. Adding twice does nothing.
 
@@ -241,6 +243,7 @@ class SwarmEngine:
                 found by itself. Either way pieces beyond these are looked for on the disk and hashed.
             credential: For a closed torrent; without one it meets nobody until `admit` brings it.
             peers: As for `connect_peers`; these are dialled at once, others within a second.
+            is_held: As by `hold`.
 
         Emits `Completed` when everything turns out to be there, unless `have` already said so.
 
@@ -260,6 +263,7 @@ class SwarmEngine:
             PieceSet(torrent.piece_count),
             is_closed=torrent.is_closed,
             credential=credential,
+            is_held=is_held,
         )
         self._entries[torrent.infohash] = entry
         self._remember(entry, peers)
@@ -337,6 +341,16 @@ class SwarmEngine:
             return False
         entry.handle.add_piece(piece, data, 0)
         return True
+
+    def hold(self, infohash: bytes, *, is_held: bool) -> None:
+        """Ask nobody for pieces of a torrent, as long as it is held; what is here goes to whoever wants it.
+
+        It is for what comes another way. Peers that are known are dialled by `connect_peers` all the same.
+        """
+        entry = self._entries.get(infohash)
+        if entry is not None and entry.is_held != is_held:
+            entry.is_held = is_held
+            self._apply_hold(entry)
 
     # What may cross the link.
 
@@ -692,6 +706,8 @@ class SwarmEngine:
         entry.unflushed = entry.refused = 0
         entry.lonely_since = trio.current_time()
         params, found = inspected.params, inspected.have
+        if entry.is_held and not found.is_full:
+            params.flags |= lt.torrent_flags.upload_mode
         if not entry.is_closed and not found.is_full:
             params.peers = self._places(
                 entry
@@ -710,6 +726,7 @@ class SwarmEngine:
                 self._box.put(Completed(entry.infohash))
         else:
             entry.state = TorrentState.DOWNLOADING
+            self._apply_hold(entry)
             self._connect(entry)
 
     async def _detach(self, entry: _Entry) -> None:
@@ -799,6 +816,14 @@ class SwarmEngine:
             entry.handle.set_ssl_certificate_buffer(
                 entry.credential.certificate, entry.credential.key, ""
             )
+
+    def _apply_hold(self, entry: _Entry) -> None:
+        if entry.handle is None:
+            return
+        if entry.is_held and entry.state is TorrentState.DOWNLOADING:
+            entry.handle.set_flags(lt.torrent_flags.upload_mode)
+        else:
+            entry.handle.unset_flags(lt.torrent_flags.upload_mode)
 
     def _connect(self, entry: _Entry) -> None:
         if self._is_paused or (entry.is_closed and entry.credential is None):

@@ -55,6 +55,7 @@ class Place:
         is_authority: It signs and takes nodes in.
         settings: Tables of its `config.toml`, beside what enrolment writes.
         prefix: Words before the command that starts its daemon, for example to enter a namespace.
+        receives_only: It is enrolled without parents.
     """
 
     code: Division
@@ -65,6 +66,7 @@ class Place:
     is_authority: bool = False
     settings: Settings = field(default_factory=dict)
     prefix: Sequence[str] = ()
+    receives_only: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -120,6 +122,7 @@ class Network:
         address: str | None = None,
         settings: Settings | None = None,
         prefix: Sequence[str] = (),
+        receives_only: bool = False,
     ) -> Place:
         """Name a place; nothing happens yet. Without an address it gets one of this machine's own."""
         if address is None:
@@ -134,6 +137,7 @@ class Network:
             is_authority,
             settings or {},
             prefix,
+            receives_only,
         )
         self.places.append(place)
         return place
@@ -166,6 +170,8 @@ class Network:
                  "--output", str(place.folder))  # fmt: skip
         parents: list[str] = []
         above = place.parent
+        if place.receives_only:
+            parents, above = ["--receive-only"], None
         while above is not None:
             parents += ["--address", f"{above.code}={above.endpoint(CONTROL_PORT)}"]
             above = above.parent
