@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.custom import Listed
@@ -19,10 +20,18 @@ from . import __version__
 from .catalogue import Event
 from .control.bandwidth_methods import bandwidth_methods, bandwidth_status
 from .control.catalogue_methods import catalogue_methods
+from .control.datacast_methods import (
+    Datacast,
+    Held,
+    datacast_methods,
+    datacast_problems,
+    datacast_status,
+)
 from .control.messages import (
     AuthorityStatus,
     BundleStatus,
     ChildStatus,
+    DatacastStatus,
     Happening,
     NodeStatus,
     ParentStatus,
@@ -79,12 +88,22 @@ class Api:
         self._bandwidth = bandwidth_methods(
             node.bandwidth, now=node.clock.now, record=partial(node.record, "bandwidth")
         )
+        self._datacast = Datacast(
+            cast=node.config.cast,
+            dish=node.config.dish,
+            sender=node.sender,
+            receiver=node.receiver,
+            held=self._held,
+            catalogue_version=self._catalogue_version,
+        )
+        self._datacast_methods = datacast_methods(self._datacast, node.catalogue, node.database)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
         return {
             **self._catalogue,
             **self._bandwidth,
+            **self._datacast_methods,
             "status": self._status,
             "why": self._why,
             "order": self._order,
@@ -133,7 +152,7 @@ class Api:
                 )
                 for state in node.view.authorities.values()
             ],
-            bundles=await node.database.call(self._bundles),
+            bundles=await node.database.call(self._bundles, self._gathered()),
             children=[
                 ChildStatus(
                     code=child.code,
@@ -155,7 +174,25 @@ class Api:
             repairs=[_happening(event) for event in repairs],
             notices=[_happening(event) for event in notices],
             problems=problems,
+            datacast=self._datacast_status(),
         )
+
+    def _datacast_status(self) -> DatacastStatus | None:
+        if self._node.receiver is None and self._node.sender is None:
+            return None
+        # Its problems are among the others.
+        return msgspec.structs.replace(datacast_status(self._datacast), problems=[])
+
+    def _held(self, identifier: str, infohash: bytes) -> Held:
+        replicator = self._node.replicator
+        item, row = replicator.items.get(identifier), replicator.rows.get(identifier)
+        if item is not None and item.infohash == infohash:
+            return "wanted"
+        return "complete" if row is not None and row.infohash == infohash else ""
+
+    def _catalogue_version(self, authority: str) -> int:
+        state = self._node.view.authorities.get(Division(authority))
+        return 0 if state is None else state.versions.get("timestamp", 0)
 
     def _problems(self) -> list[Sentence]:
         node = self._node
@@ -205,7 +242,7 @@ class Api:
             if status.problem is not None
             and not any(item.infohash == infohash for item in node.replicator.items.values())
         ]
-        return found
+        return found + datacast_problems(self._datacast)
 
     def _parent(self) -> ParentStatus:
         link = self._node.parent_link
@@ -222,12 +259,21 @@ class Api:
             refusal=status.problem,
         )
 
-    def _bundles(self) -> list[BundleStatus]:
+    def _gathered(self) -> Mapping[bytes, float]:
+        """How far bundles are that come by satellite, 0 to 1: symbols count long before there are pieces."""
+        receiver = self._node.receiver
+        found = {} if receiver is None else receiver.gathered
+        return {infohash: part.progress for infohash, part in found.items()}
+
+    def _bundles(self, gathered: Mapping[bytes, float]) -> list[BundleStatus]:
         """What is brought, in order, then what is held. Blocks; runs in the database's thread."""
         node = self._node
         torrents = node.engine.statuses()
         items = sorted(node.replicator.items.values(), key=lambda item: item.want.order)
-        found = [self._item_status(item, torrents.get(item.infohash)) for item in items]
+        found = [
+            self._item_status(item, torrents.get(item.infohash), gathered.get(item.infohash, 0.0))
+            for item in items
+        ]
         known = {item.id for item in items}
         for row in node.replicator.rows.values():
             if row.id in known:
@@ -251,7 +297,9 @@ class Api:
             )
         return found
 
-    def _item_status(self, item: Item, torrent: TorrentStatus | None) -> BundleStatus:
+    def _item_status(
+        self, item: Item, torrent: TorrentStatus | None, gathered: float
+    ) -> BundleStatus:
         entry = self._node.catalogue.bundle(item.id)
         deadline = deadline_of(entry.descriptor, self._node.code) if entry is not None else None
         return BundleStatus(
@@ -259,8 +307,10 @@ class Api:
             title=item.want.title,
             revision=item.want.revision,
             state="paused" if item.state == "refused" else item.state,
-            progress=torrent.progress if torrent is not None else 0.0,
-            bytes_done=torrent.bytes_done if torrent is not None else 0,
+            progress=max(torrent.progress if torrent is not None else 0.0, gathered),
+            bytes_done=max(
+                torrent.bytes_done if torrent is not None else 0, int(gathered * item.want.size)
+            ),
             bytes_total=item.want.size,
             down_bytes_s=torrent.down_bytes_s if torrent is not None else 0,
             up_bytes_s=torrent.up_bytes_s if torrent is not None else 0,
@@ -322,6 +372,10 @@ class Api:
                         "why.queue", N_("It is number {place} in the queue."), place=want.order + 1
                     )
                 )
+            if item is not None and node.receiver is not None:
+                source = node.receiver.reason_of(item.infohash)
+                if source is not None:
+                    reasons.append(source)
         elif identifier in plan.refusals:
             reasons.append(plan.refusals[identifier])
         elif tombstone is None:

@@ -31,13 +31,14 @@ from cuntong_protocol.link.messages import Bandwidth as Said
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from . import __version__
+from .addresses import parse_address
 from .admission import Admissions
 from .api import Api
 from .bandwidth import Bandwidth
 from .catalogue import Catalogue, Database
 from .centre import Centre
 from .clock import NodeClock
-from .config import Config, parse_address
+from .config import Config
 from .config_bandwidth import BYTES_PER_KBIT
 from .control.server import ControlServer
 from .datacast.lineup import Lineup, lineup_of

@@ -23,6 +23,7 @@ from cuntong_protocol.divisions import Division, DivisionError, Tier
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.texts import N_
 
+from .addresses import parse_address
 from .config_bandwidth import BANDWIDTH_REASONS, BadKey, BandwidthSection
 from .config_datacast import DATACAST_REASONS, CastSection, DishSection, bad_datacast_key
 from .files import write_atomically
@@ -162,22 +163,6 @@ _REASONS: dict[str, str] = {
     "log.level": N_("{file}: {key} must be 'debug', 'info', 'warning' or 'error'."),
 }
 """What a key must be, by key, last word or section: said instead of the library's English for programmers."""
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Split `10.1.2.3:7440` or `[fd00::1]:7440`.
-
-    Raises:
-        ValueError: it isn't an IP address and a port from 1 to 65535.
-    """
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.IPv6Address(host[1:-1])
-    else:
-        address = ipaddress.IPv4Address(host)
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
-        raise ValueError(text)
-    return str(address), int(port)
 
 
 @cache

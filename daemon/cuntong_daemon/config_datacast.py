@@ -10,6 +10,8 @@ import msgspec
 from cuntong_protocol.divisions import NATION_CODE, Division, DivisionError
 from cuntong_protocol.texts import N_
 
+from .addresses import parse_address
+
 DEFAULT_GROUP = "232.20.1.1:7450"
 """In the range of source-specific multicast (RFC 4607)."""
 BYTES_PER_KBIT = 125
@@ -80,7 +82,7 @@ def bad_datacast_key(cast: CastSection, dish: DishSection) -> str | None:
         if not section.interface:
             continue
         try:
-            group = ipaddress.ip_address(parse_group(section.group)[0])
+            group = ipaddress.ip_address(parse_address(section.group)[0])
         except ValueError:
             return f"{name}.group"
         if not group.is_multicast:
@@ -97,15 +99,3 @@ def bad_datacast_key(cast: CastSection, dish: DishSection) -> str | None:
     except DivisionError:
         return "dish.sender"
     return None
-
-
-def parse_group(text: str) -> tuple[str, int]:
-    """Address and port.
-
-    Raises:
-        ValueError: it isn't both.
-    """
-    host, _, port = text.rpartition(":")
-    if not 0 < int(port) < 65_536:
-        raise ValueError(text)
-    return host.strip("[]"), int(port)

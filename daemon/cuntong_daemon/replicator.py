@@ -30,10 +30,11 @@ from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.link.messages import HaveItem, HaveState, PeerAddress
 from cuntong_protocol.texts import N_, Sentence, sentence
 
+from .addresses import parse_address
 from .admission import Admissions
 from .catalogue import BundleState, Catalogue, Database
 from .clock import NodeClock
-from .config import Config, parse_address
+from .config import Config
 from .logs import get_logger
 from .memory import return_memory
 from .neighbours import Neighbours

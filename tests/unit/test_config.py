@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import json
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -13,16 +15,18 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cuntong_daemon.addresses import parse_address
 from cuntong_daemon.config import (
     ConfigError,
     ParentAddress,
     load_config,
     new_config,
-    parse_address,
     parse_config,
     tier_defaults,
     write_config,
 )
+from cuntong_daemon.datacast.pacer import REAL_TIME_PRIORITY
+from cuntong_daemon.datacast.sockets import RECEIVE_BUFFER_BYTES
 from cuntong_daemon.logs import configure_logging, get_logger
 from cuntong_protocol.divisions import Division, Tier
 
@@ -41,6 +45,22 @@ def test_every_tier_has_a_profile_and_an_example_that_load(tier: Tier) -> None:
     assert config.node.profile == defaults["node"]["profile"]
     assert config.store.quota_gb == defaults["store"]["quota_gb"]
     assert bool(config.network.parents) == (tier is not Tier.NATION)
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_a_tiers_example_and_profile_name_the_same_satellite_keys(tier: Tier) -> None:
+    """Centres may send, all below the nation may receive; the example shows the defaults as comments."""
+    profile = tier_defaults(tier)
+    example = (ROOT / "config" / f"{tier.label}.toml").read_text(encoding="utf-8")
+    assert ("cast" in profile) == (tier <= Tier.COUNTY)
+    assert ("dish" in profile) == (tier is not Tier.NATION)
+    for section in ("cast", "dish"):
+        assert (f"\n[{section}]\n" in example) == (section in profile)
+        table = example.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
+        shown = re.findall(r"^# (\w+ = .*)$", table, re.MULTILINE)
+        assert tomllib.loads("\n".join(shown)) == profile.get(section, {})
+    config = load_config(ROOT / "config" / f"{tier.label}.toml")
+    assert (config.cast.interface, config.dish.interface) == ("", "")
 
 
 def test_what_the_file_does_not_say_comes_from_the_tier() -> None:
@@ -145,13 +165,116 @@ def test_a_missing_or_unreadable_file_says_so(tmp_path: Path) -> None:
     assert caught.value.code == "config.unreadable"
 
 
+CAST = HEAD + "[cast]\ninterface = 'eth1'\nsource = '10.0.0.1'\n"
+DISH = HEAD + "[dish]\ninterface = 'eth1'\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CAST + "rate_kbit_s = 64\nhops = 255\n",
+        CAST + "group = '239.1.2.3:65535'\n",
+        HEAD + "[cast]\ninterface = 'eth1'\nsource = 'fd00::1'\ngroup = '[ff3e::8000:1]:7450'\n",
+        DISH + "spool_gb = 1\nsender = '441900000000'\n",
+        DISH + "source = '10.0.0.1'\n",
+        DISH + "source = 'fd00::1'\ngroup = '[ff3e::8000:1]:7450'\n",
+        # Without an interface nothing is sent or received, so the rest may still be wrong.
+        HEAD + "[cast]\nsource = 'later'\n[dish]\ngroup = 'later'\n",
+    ],
+)
+def test_satellite_settings_that_can_be_used(text: str) -> None:
+    config = parse_config(text.encode(), file="config.toml")
+    for section in (config.cast, config.dish):
+        if section.interface:
+            address, port = parse_address(section.group)
+            assert ipaddress.ip_address(address).is_multicast
+            assert port > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "said"),
+    [
+        (HEAD + "[cast]\ninterface = 'sixteen-letters-'", 4, "cast.interface", "network interface"),
+        (HEAD + "[cast]\ninterface = 1", 4, "cast.interface", "network interface"),
+        (HEAD + "[dish]\ninterface = 'sixteen-letters-'", 4, "dish.interface", "network interface"),
+        (HEAD + "[dish]\ninterface = ['eth1']", 4, "dish.interface", "network interface"),
+        (CAST.replace("10.0.0.1", "here"), 5, "cast.source", "this node's address"),
+        (CAST.replace("10.0.0.1", "10.0.0.1:7450"), 5, "cast.source", "this node's address"),
+        (CAST.replace("10.0.0.1", "fd00::1"), 5, "cast.source", "this node's address"),
+        (CAST.replace("source = '10.0.0.1'\n", ""), 0, "cast.source", "this node's address"),
+        (CAST + "group = '[ff3e::1]:7450'", 5, "cast.source", "this node's address"),
+        (DISH + "source = '10.0.0'", 5, "dish.source", "the sender's address"),
+        (DISH + "source = 'fd00::1'", 5, "dish.source", "the sender's address"),
+        (CAST + "group = '10.1.2.3:7450'", 6, "cast.group", "multicast address and a port"),
+        (CAST + "group = '232.20.1.1'", 6, "cast.group", "multicast address and a port"),
+        (CAST + "group = '232.20.1.1:0'", 6, "cast.group", "multicast address and a port"),
+        (DISH + "group = '10.1.2.3:7450'", 5, "dish.group", "multicast address and a port"),
+        (DISH + "group = '232.20.1.1:65536'", 5, "dish.group", "multicast address and a port"),
+        (DISH + "group = 'ff3e::1'", 5, "dish.group", "multicast address and a port"),
+        (DISH + "group = 7450", 5, "dish.group", "multicast address and a port"),
+        (CAST + "rate_kbit_s = 63", 6, "cast.rate_kbit_s", "kbit/s from 64 to 1000000"),
+        (CAST + "rate_kbit_s = '2000'", 6, "cast.rate_kbit_s", "kbit/s from 64 to 1000000"),
+        (CAST + "hops = 0", 6, "cast.hops", "from 1 to 255"),
+        (CAST + "hops = 256", 6, "cast.hops", "from 1 to 255"),
+        (DISH + "sender = '4419'", 5, "dish.sender", "12 digits in quotes"),
+        (DISH + "sender = 441900000000", 5, "dish.sender", "12 digits in quotes"),
+        (DISH + "spool_gb = 0", 5, "dish.spool_gb", "gigabytes"),
+        (DISH + "spool_gb = 0.5", 5, "dish.spool_gb", "gigabytes"),
+    ],
+)
+def test_wrong_satellite_settings_are_refused_with_line_and_reason(
+    text: str, line: int, key: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), file="config.toml")
+    assert caught.value.code == "config.bad-value"
+    # What isn't there has no line.
+    place = f"config.toml:{line}" if line else "config.toml"
+    assert str(caught.value).startswith(f"{place}: {key} must be")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "nearest"),
+    [
+        (HEAD + "[cast]\ninterfce = 'eth1'", 4, "cast.interfce", "interface"),
+        (CAST + "rate_kbits = 2000", 6, "cast.rate_kbits", "rate_kbit_s"),
+        (DISH + "rate_kbit_s = 2000", 5, "dish.rate_kbit_s", "interface"),
+        (DISH + "spool = 8", 5, "dish.spool", "spool_gb"),
+        (HEAD + "[dsih]", 3, "dsih", "dish"),
+    ],
+)
+def test_an_unknown_satellite_key_is_refused_with_the_nearest_one(
+    text: str, line: int, key: str, nearest: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), file="config.toml")
+    assert caught.value.code == "config.unknown-key"
+    assert str(caught.value).startswith(f"config.toml:{line}: {key} ")
+    assert f"the nearest is {nearest}." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "group", ["232.20.1.1:\u0663\u0664", "232.20.1.1: 7450", "232.20.1.1:7_450", "ff3e::1:7450"]
+)
+def test_a_group_is_written_in_one_way_only(group: str) -> None:
+    """What Python's `int` takes beside digits, and an IPv6 address whose end may be a port, are mistakes."""
+    source = "fd00::1" if group.startswith("ff") else "10.0.0.1"
+    text = CAST.replace("10.0.0.1", source) + f"group = '{group}'\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), file="config.toml")
+    assert "cast.group" in str(caught.value)
+
+
 @given(
     st.recursive(
         st.one_of(st.booleans(), st.integers(), st.text(), st.none()),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
         max_leaves=6,
     ),
-    st.sampled_from(["node", "network", "bandwidth", "store", "subscriptions", "log"]),
+    st.sampled_from(
+        ["node", "network", "bandwidth", "store", "subscriptions", "cast", "dish", "log"]
+    ),
 )
 def test_no_value_of_a_section_ends_in_anything_but_one_error(value: object, section: str) -> None:
     """Whatever TOML can say in place of a table or in it, a person gets a sentence."""
@@ -235,3 +358,18 @@ def test_the_unit_waits_longer_than_the_daemon_needs_to_stop() -> None:
     assert int(settings["TimeoutStopSec"]) > 30
     assert settings["Restart"] == "on-failure"
     assert settings["ExecStart"].split()[0].endswith("/cuntongd")
+
+
+def test_what_an_administrator_lets_the_datacast_have_is_what_it_asks_for() -> None:
+    """The unit's lines for a satellite, and the kernel setting in both READMEs."""
+    unit = (ROOT / "config" / "cuntong.service").read_text(encoding="utf-8")
+    offered = dict(re.findall(r"^#(\w+)=(\S+)$", unit, re.MULTILINE))
+    assert int(offered["LimitRTPRIO"]) >= REAL_TIME_PRIORITY
+    assert (offered["RestrictRealtime"], offered["SystemCallFilter"]) == (
+        "no",
+        "sched_setscheduler",
+    )
+    assert offered["AmbientCapabilities"] == offered["CapabilityBoundingSet"] == "CAP_NET_ADMIN"
+    for document in ("config/cuntong.service", "README.md", "README.zh-CN.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        assert f"net.core.rmem_max = {RECEIVE_BUFFER_BYTES}" in text

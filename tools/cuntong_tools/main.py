@@ -36,6 +36,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "cuntong_tools.publish.commands",
         ("publish", "revise", "review", "promote", "withdraw"),
     ),
+    (N_("Satellite"), "cuntong_tools.datacast.commands", ("datacast",)),
     (N_("Trust"), "cuntong_tools.authority.commands", ("authority",)),
     (N_("Nodes"), "cuntong_tools.node.commands", ("node",)),
     (N_("Try it out"), "cuntong_tools.demo.commands", ("demo",)),

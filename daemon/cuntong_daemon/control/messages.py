@@ -201,8 +201,159 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
     text: Sentence
 
 
+class HeardBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle of the programme that is received. Times: the sender's clock, seconds since 1970; 0: not known.
+
+    Attributes:
+        size: Of its payload, in bytes.
+        state: `complete`: it is whole here; `coming`: its blocks are gathered; `waiting`: it is wanted, and its
+            manifest or its turn hasn't come yet; empty: this node doesn't want it.
+        progress: 0 to 1.
+        blocks_done: Blocks that are whole.
+        blocks: All of them; 0: not known.
+        passes: Complete ones since the sender's session began.
+        begins: When the present pass began, or else the next one begins.
+        ends: When that is through.
+        next: When the one after it begins.
+    """
+
+    id: str
+    title: str = ""
+    size: int = 0
+    state: Literal["", "waiting", "coming", "complete"] = ""
+    progress: float = 0.0
+    blocks_done: int = 0
+    blocks: int = 0
+    passes: int = 0
+    begins: int = 0
+    ends: int = 0
+    next: int = 0
+
+
+class ReceiverStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node hears from a satellite. Packets, bytes and losses count from the start of the reading process.
+
+    Attributes:
+        sender: Whom it listens to.
+        session: Of the sender; 0: no beacon was heard.
+        rate_kbit_s: What the sender sends, by its own word.
+        beacon_age_s: Since the last beacon; None: none was heard.
+        sender_time: The sender's clock now, seconds since 1970, however wrong the node's own is; 0: not known.
+        catalogue: Version of the sender's own catalogue on the air.
+        catalogue_here: Of the same here, verified.
+        unverified: Symbols whose digest was lost; of these `vouched` got it later.
+        dropped: Packets that were of no use, by reason (SPEC 11.9).
+        socket_drops: Packets that the kernel dropped because the buffer was full.
+        buffer_bytes: Of the socket, the kernel's overhead included.
+        gaps: How often nothing came for half a second or more.
+        gap_s: How long that lasted, in all.
+        silent_s: Since the last packet.
+        write_errors: Symbols that the disk refused.
+        open_blocks: Blocks that are gathered.
+        used_bytes: What their symbols take of `quota_bytes`.
+        blocks_done: Blocks of bundles that became whole since the daemon's start.
+        bundles_total: In the programme.
+        bundles_coming: Of these, gathered now.
+        bundles: What is gathered first, then what this node waits for, each by when it comes round; as many as were asked for.
+    """
+
+    interface: str
+    group: str
+    sender: str
+    session: int = 0
+    rate_kbit_s: int = 0
+    beacon_age_s: float | None = None
+    sender_time: int = 0
+    catalogue: int = 0
+    catalogue_here: int = 0
+    packets: int = 0
+    bytes: int = 0
+    symbols: int = 0
+    fillers: int = 0
+    unverified: int = 0
+    vouched: int = 0
+    dropped: dict[str, int] = {}
+    socket_drops: int = 0
+    buffer_bytes: int = 0
+    gaps: int = 0
+    gap_s: float = 0.0
+    silent_s: float = 0.0
+    write_errors: int = 0
+    open_blocks: int = 0
+    used_bytes: int = 0
+    quota_bytes: int = 0
+    blocks_done: int = 0
+    bundles_total: int = 0
+    bundles_coming: int = 0
+    bundles: list[HeardBundle] = []
+
+
+class SentBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that this node casts. Times: seconds since 1970, 0: not known.
+
+    Attributes:
+        turn: `urgent`, `fresh` (the first pass), `carousel` (repeated), or `waiting` between an urgent one's two slots.
+        passes: Complete ones.
+        permille: Of the present one.
+        begins: When the present pass began, or else the next one begins.
+        ends: When that is through.
+        next: When the one after it begins.
+    """
+
+    id: str
+    title: str = ""
+    turn: Literal["urgent", "fresh", "carousel", "waiting"] = "carousel"
+    passes: int = 0
+    permille: int = 0
+    begins: int = 0
+    ends: int = 0
+    next: int = 0
+
+
+class SenderStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node sends to a satellite; counts are since the sender's start.
+
+    Attributes:
+        session: 0: nothing is sent yet.
+        rate_kbit_s: IP headers included.
+        time: The sender's clock, by which bundles come round; seconds since 1970.
+        catalogue: Version of the node's own catalogue on the air.
+        packets: Fillers included.
+        bytes: Of these, with IP headers.
+        fillers: Packets that say nothing, sent where there was nothing else.
+        failed: Packets that the system refused.
+        behind_ms: The latest that a packet was in the last second.
+        lost_ms: Time that was given up, since it couldn't be caught up.
+        bundles_total: On the air.
+        bundles: The soonest first, as many as were asked for.
+    """
+
+    interface: str
+    group: str
+    session: int = 0
+    rate_kbit_s: int = 0
+    time: int = 0
+    catalogue: int = 0
+    packets: int = 0
+    bytes: int = 0
+    fillers: int = 0
+    failed: int = 0
+    behind_ms: float = 0.0
+    lost_ms: float = 0.0
+    bundles_total: int = 0
+    bundles: list[SentBundle] = []
+
+
+class DatacastStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `datacast`; None: this node doesn't receive, or doesn't send."""
+
+    receiver: ReceiverStatus | None = None
+    sender: SenderStatus | None = None
+    problems: list[Sentence] = []
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `status`."""
+    """The answer to `status`. `datacast`: without its bundles; its problems are among `problems`."""
 
     node: NodeStatus
     parent: ParentStatus = ParentStatus()
@@ -215,6 +366,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     repairs: list[Happening] = []
     notices: list[Happening] = []
     problems: list[Sentence] = []
+    datacast: DatacastStatus | None = None
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):

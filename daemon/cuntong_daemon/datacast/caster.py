@@ -30,7 +30,15 @@ from cuntong_daemon.pki.certificates import (
     load_chain,
     load_private_key,
 )
-from cuntong_daemon.policy.airtime import Aired, Airtime, Kind, Run, forecast, turn_of
+from cuntong_daemon.policy.airtime import (
+    URGENT_PRIORITY,
+    Aired,
+    Airtime,
+    Kind,
+    Run,
+    forecast,
+    turn_of,
+)
 from cuntong_daemon.store.errors import StoreError, disk_error
 from cuntong_daemon.trust.spool import Spool
 from cuntong_protocol.datacast.blocks import object_blocks, pass_length
@@ -46,9 +54,9 @@ from cuntong_protocol.datacast.objects import (
     encode_programme,
 )
 from cuntong_protocol.datacast.packets import (
-    DIGESTS_AT_ONCE,
+    GROUP_SEGMENTS,
+    GROUP_SYMBOLS,
     KEY_ID_BYTES,
-    MAX_SEGMENTS,
     PACKET_BYTES,
     Beacon,
     Channel,
@@ -62,9 +70,9 @@ from cuntong_protocol.datacast.packets import (
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import N_, Sentence, sentence
 
-from .children import child, module_command
+from .children import child, module_command, receive_frames
 from .encoder import Encoded, EncodeJob, Stretch
-from .frames import encode_frame, receive_frames, write_frame
+from .frames import encode_frame, write_frame
 from .lineup import (
     CastBundle,
     Lineup,
@@ -93,13 +101,16 @@ PROGRAMME_S = 10.0
 """A programme whose times alone have changed stays on the air at least so long."""
 PROGRAMME_INTERVAL_S = 5.0
 CATALOGUE_INTERVAL_S = 15.0
-URGENT_PRIORITY = 8
 URGENT_WITHIN_S = 2 * 86_400.0
+URGENT_AGAIN_S = 3600.0
 SNAPSHOT_AGAIN_PART = 0.25
 SNAPSHOT_AGAIN_BYTES = 16_384
 """A delta beyond this part of the snapshot, and more than this, is made a snapshot."""
 RETRY_S = 10.0
 PROGRAMME = "programme"
+MANY_BUNDLES = 1000
+"""To look into the future of so many takes 10 ms, which is done every 10 s."""
+_UNKNOWN = (0, 0, 0)
 
 
 class CastOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +209,10 @@ class Caster:
         self._key = certificate_spki(chain[0])[:KEY_ID_BYTES]
         self._state = OnAirState(self._folder / "sender.sqlite", now_s=time.time())
         session = self._state.session
-        self._identities = [identity_packet(session, certificate_der(link)) for link in chain]
+        # The highest first: a receiver proves each by the one before.
+        self._identities = [
+            identity_packet(session, certificate_der(link)) for link in reversed(chain)
+        ]
         self._group = Group(order.address, order.port, order.interface, order.source)
         packet_s = (PACKET_BYTES + ip_bytes(self._group)) / order.rate_bytes_s
         self._slots = max(MIN_SLOTS, math.ceil((AHEAD_S * 1.5) / packet_s))
@@ -219,7 +233,11 @@ class Caster:
         self._beacon_body: tuple[Ref | None, int] = (None, 0)
         self._unsaved: deque[_Sent] = deque()
         self._dirty: dict[int, int] = {}
+        self._segments_before: list[Segment] = []
         self._programme_made_at = -math.inf
+        self._forecasts: dict[str, tuple[int, int, int]] = {}
+        self._forecast_again = -math.inf
+        self._programme_look_at = -math.inf
         self._programme_what: object = None
         self._programme_passes: object = None
         self._paced = Paced()
@@ -305,7 +323,8 @@ class Caster:
 
     async def _follow_lineup(self) -> None:
         while True:
-            await self._has_lineup.wait()
+            with trio.move_on_after(URGENT_AGAIN_S):  # Deadlines come nearer.
+                await self._has_lineup.wait()
             self._has_lineup = trio.Event()
             lineup = self._lineup
             is_complete = await self._apply(lineup)
@@ -334,9 +353,12 @@ class Caster:
         for key, bundle in bundles.items():
             if key in self._cast:
                 self._cast[key].entry = bundle
-                item = self._air.items[key]
-                item.priority, item.order = bundle.priority, bundle.order
-                item.is_urgent = _is_urgent(bundle, time.time())
+                self._air.change(
+                    key,
+                    priority=bundle.priority,
+                    order=bundle.order,
+                    is_urgent=_is_urgent(bundle, time.time()),
+                )
                 continue
             try:
                 await self._put_bundle(key, bundle)
@@ -345,6 +367,7 @@ class Caster:
                 problems[key] = _told(error)
             await trio.lowlevel.checkpoint()
         await self._forget_others()
+        self._programme_look_at = -math.inf
         self._problems = {
             key: problem for key, problem in self._problems.items() if key == "pacer"
         } | problems
@@ -467,6 +490,9 @@ class Caster:
 
     async def _look_at_programme(self, now: float) -> None:
         """Make a new programme when it would say something new; times alone aren't worth one a second."""
+        if now < self._programme_look_at:
+            return
+        self._programme_look_at = now + BEACON_S
         item = self._air.items.get(PROGRAMME)
         if not self._catalogues or (item is not None and item.complete_passes < 1):
             return
@@ -513,7 +539,7 @@ class Caster:
             manifest = self._cast.get(f"manifest/{key}")
             if cast.entry is None or manifest is None or manifest.ref is None:
                 continue
-            begins, ends, after = times[key]
+            begins, ends, after = times.get(key, _UNKNOWN)
             bundles.append(
                 BundleEntry(
                     id=cast.entry.id,
@@ -544,12 +570,18 @@ class Caster:
         )
 
     def _forecast(self, now: float) -> dict[str, tuple[int, int, int]]:
+        """When each bundle comes round, seconds since 1970; of many bundles it is up to 10 s old."""
+        if now < self._forecast_again:
+            return self._forecasts
         wall = time.time() - now
-        found = forecast(self._air, symbols_s=1 / self._packet_s, now=now)
-        return {
+        # What was handed out already lies in the ring.
+        found = forecast(self._air, symbols_s=1 / self._packet_s, now=now + self._ahead_s())
+        self._forecasts = {
             key: (int(wall + it.begins), int(wall + it.ends), int(wall + it.next))
             for key, it in found.items()
         }
+        self._forecast_again = now + (PROGRAMME_S if len(found) > MANY_BUNDLES else 0.0)
+        return self._forecasts
 
     # Packets.
 
@@ -560,7 +592,7 @@ class Caster:
             now = trio.current_time()
             await self._look_at_programme(now)
             lateness = 0
-            while self._ahead_s() < AHEAD_S and self._ring.room > DIGESTS_AT_ONCE * 2:
+            while self._ahead_s() < AHEAD_S and self._ring.room > GROUP_SYMBOLS * 2:
                 air = now + self._ahead_s()
                 if air >= self._beacon_due:
                     self._put_beacon(air)
@@ -605,7 +637,7 @@ class Caster:
         session = self._state.session
         packets: list[bytes] = []
         segments: list[Segment] = []
-        while len(segments) < MAX_SEGMENTS and len(packets) <= DIGESTS_AT_ONCE - 32:
+        while len(segments) < GROUP_SEGMENTS and len(packets) <= GROUP_SYMBOLS - 32:
             run = self._air.next_run(air)
             if run is None:
                 break
@@ -627,7 +659,9 @@ class Caster:
             self._dirty[toi] = run.first + run.count
         if not packets:
             return False
-        self._ring.put(digest_packet(session, segments, self._sign))
+        # Those before once more: their first digests may be lost.
+        self._ring.put(digest_packet(session, [*self._segments_before, *segments], self._sign))
+        self._segments_before = segments
         for packet in packets:
             self._ring.put(packet)
         return True
@@ -658,26 +692,35 @@ class Caster:
 
     # Telling.
 
-    async def _tell(self) -> None:
-        while True:
-            await trio.sleep(BEACON_S)
-            now = trio.current_time()
-            times = self._forecast(now)
-            bundles = [
+    def _on_air(self, now: float) -> list[OnAirBundle]:
+        """What is on the air, soonest first."""
+        times = self._forecast(now)
+        bundles: list[OnAirBundle] = []
+        for key, cast in self._cast.items():
+            if cast.entry is None:
+                continue
+            item = self._air.items[key]
+            begins, ends, after = times.get(key, _UNKNOWN)
+            bundles.append(
                 OnAirBundle(
                     id=cast.entry.id,
                     turn=self._turn(key, now),
                     passes=item.complete_passes,
                     permille=int(item.progress % 1 * 1000),
-                    begins=times[key][0],
-                    ends=times[key][1],
-                    next=times[key][2],
+                    begins=begins,
+                    ends=ends,
+                    next=after,
                 )
-                for key, cast in self._cast.items()
-                if cast.entry is not None
-                for item in [self._air.items[key]]
-            ]
-            bundles.sort(key=lambda bundle: bundle.begins)
+            )
+        return sorted(bundles, key=lambda bundle: bundle.begins)
+
+    async def _tell(self) -> None:
+        bundles: list[OnAirBundle] = []
+        while True:
+            await trio.sleep(BEACON_S)
+            now = trio.current_time()
+            if now >= self._forecast_again:
+                bundles = self._on_air(now)
             problems = list(self._problems.values())
             problems += [
                 sentence(

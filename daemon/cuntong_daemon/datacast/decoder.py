@@ -11,6 +11,7 @@ import sys
 
 import msgspec
 
+from cuntong_daemon.memory import return_memory, use_little
 from cuntong_protocol.datacast.blocks import BLOCK_BYTES, symbol_count
 from cuntong_protocol.datacast.packets import MAX_ESI, PAYLOAD_ID_BYTES, SYMBOL_BYTES
 
@@ -43,16 +44,18 @@ def decode(job: DecodeJob, descriptor: int) -> bytes | None:
     count = symbol_count(job.size)
     if not 0 < job.size <= BLOCK_BYTES or len(job.source) != count:
         raise ValueError("a block of another size")
-    if any(not count <= esi <= MAX_ESI for esi in job.repairs):
+    repairs = {at: esi for at, esi in enumerate(job.repairs) if esi}
+    if any(not count <= esi <= MAX_ESI for esi in repairs.values()):
         raise ValueError("a symbol number that isn't a repair symbol's")
-    if len(set(job.repairs)) != len(job.repairs):
+    if len(set(repairs.values())) != len(repairs):
         raise ValueError("a symbol twice")
     from raptorq import Decoder
 
     decoder = Decoder.with_defaults(job.size, SYMBOL_BYTES)
     places = [place for place, is_here in enumerate(job.source) if is_here]
-    places += range(count, count + len(job.repairs))
+    places += [count + at for at in repairs]
     for place in places:
+        # One by one: what is read at once would take as much memory as the decoder's own copy.
         symbol = os.pread(descriptor, SYMBOL_BYTES, job.offset + place * SYMBOL_BYTES)
         if len(symbol) != SYMBOL_BYTES:
             raise OSError("the spool is shorter than it should be")
@@ -76,8 +79,11 @@ def run() -> None:
                 if not is_here:
                     start = place * SYMBOL_BYTES
                     os.pwrite(descriptor, view[start : start + SYMBOL_BYTES], job.offset + start)
-        write_frame(sys.stdout.fileno(), Decoded(is_whole=data is not None))
+        is_whole, data = data is not None, None
+        write_frame(sys.stdout.fileno(), Decoded(is_whole=is_whole))
+        return_memory()
 
 
 if __name__ == "__main__":
+    use_little()
     run()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from cuntong_daemon.memory import use_little
 from cuntong_protocol.datacast.blocks import symbol_count
 from cuntong_protocol.datacast.packets import PAYLOAD_ID_BYTES, SYMBOL_BYTES
 
@@ -83,4 +84,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
+    use_little()
     run()

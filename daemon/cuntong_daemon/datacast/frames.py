@@ -7,11 +7,10 @@ the end of its input.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 import msgspec
-import trio
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """Above what any message has; a child that writes nonsense doesn't fill the daemon's memory."""
@@ -58,14 +57,6 @@ def read_frames(descriptor: int, kind: type[T]) -> Iterator[T]:
     decoder = FrameDecoder(kind)
     while data := os.read(descriptor, 65_536):
         yield from decoder.feed(data)
-
-
-async def receive_frames(stream: trio.abc.ReceiveStream, kind: type[T]) -> AsyncIterator[T]:
-    """Messages from a child's output until it ends."""
-    decoder = FrameDecoder(kind)
-    while data := await stream.receive_some(65_536):
-        for message in decoder.feed(data):
-            yield message
 
 
 def write_frame(descriptor: int, message: object) -> None:

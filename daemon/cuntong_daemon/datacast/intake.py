@@ -11,18 +11,22 @@ from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from cuntong_daemon.pki.ca import check_chain, lint
-from cuntong_daemon.pki.certificates import certificate_code, certificate_spki, load_certificate
+from cuntong_daemon.pki.certificates import (
+    ca_code,
+    certificate_code,
+    certificate_spki,
+    load_certificate,
+)
 from cuntong_protocol.datacast.errors import BadPacketError, DropReason
 from cuntong_protocol.datacast.packets import (
     KEY_ID_BYTES,
-    PACKET_BYTES,
-    SYMBOL_BYTES,
     Beacon,
     Codepoint,
     Header,
@@ -43,11 +47,12 @@ from .signing import verifier
 KNOWN_DIGESTS = 256
 """Digest packets whose symbols are waited for: 9 s at 20 Mbit/s. One goes just before its symbols."""
 MAX_CERTIFICATES = 32
-"""Candidates for a chain; whoever sends others only replaces those that lead nowhere."""
-PROVEN_AT_ONCE = 32
-"""Certificates and beacons that are judged in a second: 10 ms of a core, however many are sent."""
-_SYMBOL_START = PACKET_BYTES - SYMBOL_BYTES
-_CHAIN_LENGTH = 6
+"""That are proven: a sender has a chain of at most six, and another one after a renewal. Nobody else can make one."""
+CERTIFICATES_AT_ONCE = 256
+"""That are judged in a second: a signature each, 40 ms of a core, however many are sent. Beacons aren't counted: they
+cost what digests cost."""
+_STRANGE = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
+"""What reading a certificate raises besides ValueError; they have no base class of their own."""
 
 
 class SymbolStore(Protocol):
@@ -102,7 +107,7 @@ class Intake:
         self._is_proven = False
         self._senders: dict[bytes, Sender] = {}
         self._current: Sender | None = None
-        self._candidates: dict[bytes, x509.Certificate] = {}
+        self._proven: dict[bytes, tuple[x509.Certificate, ...]] = {}
         self._digests: dict[int, bytes] = {}
         self._digest_order: deque[list[int]] = deque()
         self._removed: frozenset[bytes] = frozenset()
@@ -148,7 +153,7 @@ class Intake:
             elif header.codepoint is Codepoint.DIGESTS:
                 self._take_digests(header, packet)
             elif header.codepoint is Codepoint.BEACON:
-                return self._beacon(header, packet, now)
+                return self._beacon(header, packet)
             elif header.codepoint is Codepoint.IDENTITY:
                 self._identity(packet, now)
             else:
@@ -159,7 +164,7 @@ class Intake:
 
     # Who it is.
 
-    def _beacon(self, header: Header, packet: bytes, now: float) -> Beacon | None:
+    def _beacon(self, header: Header, packet: bytes) -> Beacon:
         beacon = peek_beacon(packet)
         if beacon.sender != self._sender:
             raise BadPacketError("other-session")
@@ -168,7 +173,7 @@ class Intake:
         ):
             raise BadPacketError("replayed")
         sender = self._senders.get(beacon.key)
-        if sender is None or not self._is_in_force(sender) or not self._may_judge(now):
+        if sender is None or not self._is_in_force(sender):
             raise BadPacketError("bad-signature")
         check_beacon(packet, sender.verify)
         if header.session != self.session:
@@ -179,45 +184,51 @@ class Intake:
         return beacon
 
     def _identity(self, packet: bytes, now: float) -> None:
+        """Prove a certificate of the chain; one that comes before the one above it is proven the next time."""
         der = read_identity(packet)
-        key = digest(der)
-        if key in self._candidates or not self._may_judge(now):
+        key = sha256(der).digest()
+        if key in self._proven or not self._may_judge(now):
             return
         try:
             certificate = load_certificate(der)
             lint(certificate)
-        except (CuntongError, ValueError, TypeError):
+        except (CuntongError, ValueError, TypeError, *_STRANGE):
             raise BadPacketError("malformed") from None
-        self._candidates[key] = certificate
-        if len(self._candidates) > MAX_CERTIFICATES:
-            del self._candidates[next(iter(self._candidates))]
-        for candidate in list(self._candidates.values()):
-            self._prove(candidate)
+        above = ((self._anchor,), *self._proven.values())
+        for chain in above:
+            if _issued(certificate, chain[0]):
+                self._prove(key, (certificate, *chain))
+                return
 
-    def _prove(self, leaf: x509.Certificate) -> None:
-        """Find the chain from a certificate to the anchor, if it is the sender's."""
+    def _prove(self, key: bytes, chain: tuple[x509.Certificate, ...]) -> None:
+        """Keep a certificate that leads up to the anchor; if it is the sender's, that is known now."""
+        leaf, links = chain[0], list(chain[:-1])
         try:
-            if certificate_code(leaf) != self._sender:
+            check_chain(links, self._anchor)
+            is_ca = _is_ca(leaf)
+            if not (
+                self._sender.is_within(ca_code(leaf))
+                if is_ca
+                else certificate_code(leaf) == self._sender
+            ):
                 return
-            spki = certificate_spki(leaf)
-            if spki[:KEY_ID_BYTES] in self._senders:
-                return
-            chain = [leaf]
-            while not _issued(chain[-1], self._anchor):
-                above = next(
-                    (it for it in self._candidates.values() if _issued(chain[-1], it)), None
-                )
-                if above is None or above in chain or len(chain) >= _CHAIN_LENGTH:
-                    return
-                chain.append(above)
-            check_chain(chain, self._anchor)
-        except (CuntongError, ValueError, TypeError):
+        except (CuntongError, ValueError, TypeError, *_STRANGE):
             return
-        self._senders[spki[:KEY_ID_BYTES]] = Sender(
-            spki,
-            min(it.not_valid_after_utc for it in chain),
-            verifier(leaf.public_key()),
+        self._proven[key] = chain
+        if len(self._proven) > MAX_CERTIFICATES:
+            del self._proven[next(iter(self._proven))]
+        if is_ca:
+            return
+        spki = certificate_spki(leaf)
+        sender = Sender(
+            spki, min(it.not_valid_after_utc for it in links), verifier(leaf.public_key())
         )
+        known = self._senders.get(spki[:KEY_ID_BYTES])
+        # A certificate is renewed for the same key.
+        if known is None or known.not_after < sender.not_after:
+            self._senders[spki[:KEY_ID_BYTES]] = sender
+            if self._current is not None and self._current.spki == spki:
+                self._current = sender
 
     def _is_in_force(self, sender: Sender) -> bool:
         return sender.spki not in self._removed and sender.not_after >= self._proven_time
@@ -226,7 +237,7 @@ class Intake:
         if int(now) != self._judged_second:
             self._judged_second, self._judged = int(now), 0
         self._judged += 1
-        return self._judged <= PROVEN_AT_ONCE
+        return self._judged <= CERTIFICATES_AT_ONCE
 
     # What it sends.
 
@@ -270,6 +281,10 @@ class Intake:
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, *_STRANGE):
         return False
     return True
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca

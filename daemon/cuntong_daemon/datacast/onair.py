@@ -6,12 +6,12 @@ symbol's number always means the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuntong_daemon.files import write_atomically
 from cuntong_protocol.datacast.errors import DatacastError
 from cuntong_protocol.datacast.objects import MAX_FIRST_TOI
 from cuntong_protocol.datacast.packets import MAX_SESSION
@@ -60,34 +60,39 @@ class OnAirState:
         Raises:
             DatacastError: `datacast.sender-state`.
         """
-        fresh = int(now_s // 60) & MAX_SESSION
+        self._path = path
         try:
             self._database = _open(path)
-        except sqlite3.DatabaseError:
-            # What it held is lost with it; a new session can't be confused with it.
-            with contextlib.suppress(OSError):
-                path.replace(path.with_suffix(".damaged"))
-            try:
-                self._database = _open(path)
-            except sqlite3.Error as error:
-                raise DatacastError(
-                    "datacast.sender-state",
-                    N_("{file} can't be used: {reason}. Look at the disk."),
-                    fault=Fault.SYSTEM,
-                    file=str(path),
-                    reason=str(error),
-                ) from error
-        row = self._database.execute("SELECT number, next_toi, beacon FROM session").fetchone()
-        if row is None or row[1] > MAX_FIRST_TOI // 2:
-            number = fresh if row is None else max(fresh, row[0] + 1)
-            with self._database:
-                for table in ("session", "items", "counters"):
-                    self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours.
-                self._database.execute("INSERT INTO session VALUES (?, 1, 0)", (number,))
-            row = (number, 1, 0)
+            row = self._read_session()
+        except (sqlite3.Error, OSError) as error:
+            raise DatacastError(
+                "datacast.sender-state",
+                N_("{file} can't be used: {reason}. Look at the disk."),
+                fault=Fault.SYSTEM,
+                file=str(path),
+                reason=str(error),
+            ) from error
+        last = max(_last_session(path), row[0] if row is not None else 0)
+        if row is None or row[0] < last or row[1] > MAX_FIRST_TOI // 2:
+            row = self._begin_session(max(int(now_s // 60), last + 1) & MAX_SESSION)
         self.session: int = row[0]
         self._next_toi: int = row[1]
         self.beacon: int = row[2]
+
+    def _read_session(self) -> tuple[int, int, int] | None:
+        row: tuple[int, int, int] | None = self._database.execute(
+            "SELECT number, next_toi, beacon FROM session"
+        ).fetchone()
+        return row
+
+    def _begin_session(self, number: int) -> tuple[int, int, int]:
+        """Forget everything; what receivers have of earlier sessions can't be confused with this one."""
+        write_atomically(_number_path(self._path), str(number).encode())
+        with self._database:
+            for table in ("session", "items", "counters"):
+                self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours.
+            self._database.execute("INSERT INTO session VALUES (?, 1, 0)", (number,))
+        return number, 1, 0
 
     def close(self) -> None:
         self._database.close()
@@ -153,13 +158,59 @@ class OnAirState:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    """The database, whole; what is damaged is put aside."""
+    if not path.exists():
+        _drop_logs(path)  # Of a database that is gone.
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError:
+        path.replace(path.with_suffix(".damaged"))
+        _drop_logs(path)
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False)
     try:
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA synchronous = FULL")
         database.executescript(_SCHEMA)
         database.execute(f"PRAGMA user_version = {_FORMAT}")
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        for query in _QUERIES:
+            database.execute(query).fetchall()
+        _demand_sound(found)
     except BaseException:
         database.close()
         raise
     return database
+
+
+_QUERIES = (
+    "SELECT number, next_toi, beacon FROM session",
+    "SELECT key, identity, toi, blocks FROM items LIMIT 1",
+    "SELECT toi, counter FROM counters LIMIT 1",
+)
+"""Read at the start, so that tables of another shape count as damage."""
+
+
+def _demand_sound(found: str) -> None:
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+def _drop_logs(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _number_path(path: Path) -> Path:
+    return path.with_suffix(".session")
+
+
+def _last_session(path: Path) -> int:
+    """The number of the last session, which is also kept outside of the database; 0 when nothing is known."""
+    try:
+        return int(_number_path(path).read_bytes()[:12])
+    except (OSError, ValueError):
+        return 0

@@ -32,6 +32,8 @@ BURST_PACKETS = 4
 LOST_S = 1.0
 """Later than this nothing is caught up: the machine slept, or the rate is beyond it."""
 REPORT_S = 1.0
+LOOK_S = 0.1
+"""How often it looks whether whoever started it has gone."""
 IPV6_MORE_BYTES = 20
 REAL_TIME_PRIORITY = 10
 
@@ -196,14 +198,16 @@ def run(order: Pace) -> None:
     ended = select.poll()
     ended.register(sys.stdin.fileno(), select.POLLIN | select.POLLHUP)
     os.set_blocking(output, False)
-    report_at = time.monotonic() + REPORT_S
+    report_at = look_at = time.monotonic() + REPORT_S
     while True:
         now = time.monotonic()
         again_at = pacer.step(now)
-        if now >= report_at:
-            report_at += REPORT_S
+        if now >= look_at:
+            look_at = now + LOOK_S
             if ended.poll(0):
                 return
+        if now >= report_at:
+            report_at += REPORT_S
             try:
                 write_frame(output, pacer.report())
             except BlockingIOError:

@@ -6,6 +6,7 @@ comes meanwhile; so it wakes up 50 times a second and not for every packet.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from cuntong_daemon.memory import use_little
 from cuntong_daemon.pki.certificates import load_certificate
 from cuntong_daemon.store.errors import database_error, disk_error
 from cuntong_protocol.datacast.packets import PACKET_BYTES, Beacon, Channel
@@ -25,7 +27,7 @@ from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import Sentence
 
-from .blockspool import BlockSpool, OpenBlock
+from .blockspool import BlockSpool, OpenBlock, Row
 from .frames import FrameDecoder, write_frame
 from .intake import Intake
 from .sockets import Group, buffer_bytes, dropped_packets, open_receiver
@@ -113,7 +115,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     Attributes:
         offset: Of its first source symbol.
         source: For each source symbol whether it is here.
-        repairs: Numbers of repair symbols, which follow the source symbols in this order.
+        repairs: Numbers of repair symbols, which follow the source symbols in this order; 0: nothing lies there.
     """
 
     session: int
@@ -188,12 +190,14 @@ class Reader:
         self._gaps = 0
         self._gap_s = 0.0
         self._sync: threading.Thread | None = None
-        self._rows: list[tuple[int, int, int, int, bytes, bytes, bytes]] = []
+        self._sync_error: OSError | None = None
+        self._rows: list[tuple[OpenBlock, list[int], Row]] = []
 
     def close(self) -> None:
         if self._sync is not None:
             self._sync.join()
-            self._spool.commit(self._rows)
+            if self._sync_error is None:
+                self._spool.commit(self._rows)
         self._spool.close()
 
     def read(self) -> list[Heard]:
@@ -251,11 +255,19 @@ class Reader:
         if self._sync is not None:
             if not self._sync.is_alive():
                 self._sync = None
+                if self._sync_error is not None:
+                    raise self._sync_error
                 self._spool.commit(self._rows)
             return
         self._rows = self._spool.prepare()
-        self._sync = threading.Thread(target=self._spool.sync)
+        self._sync = threading.Thread(target=self._sync_disk)
         self._sync.start()
+
+    def _sync_disk(self) -> None:
+        try:
+            self._spool.sync()
+        except OSError as error:  # What wasn't synced isn't written down; `keep` tells.
+            self._sync_error = error
 
     @property
     def is_keeping(self) -> bool:
@@ -303,6 +315,9 @@ def run(order: ReadOrder) -> None:
     """Read until the daemon has gone."""
     output = sys.stdout.fileno()
     try:
+        # One that a killed daemon left behind may just be writing down what it has.
+        lock = os.open(Path(order.folder) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         receiver = open_receiver(Group(order.address, order.port, order.interface, order.source))
         reader = Reader(order, receiver)
     except CuntongError as error:
@@ -354,4 +369,5 @@ def _loop(reader: Reader, output: int) -> None:
 
 
 if __name__ == "__main__":
+    use_little()
     run(msgspec.json.decode(sys.argv[1], type=ReadOrder))

@@ -16,13 +16,15 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import trio
 
-from cuntong_daemon.config_datacast import DishSection, parse_group
+from cuntong_daemon.addresses import parse_address
+from cuntong_daemon.config_datacast import DishSection
 from cuntong_daemon.files import write_atomically
 from cuntong_daemon.logs import get_logger
 from cuntong_daemon.paths import DataPaths
@@ -53,12 +55,8 @@ from cuntong_protocol.datacast.errors import DatacastError
 from cuntong_protocol.datacast.objects import (
     BundleEntry,
     CatalogueEntry,
-    Item,
     Programme,
     Ref,
-    catalogue_head,
-    catalogue_items,
-    check_object,
     decode_manifest,
     decode_programme,
 )
@@ -66,16 +64,11 @@ from cuntong_protocol.datacast.packets import SYMBOL_BYTES, Beacon, Channel
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.texts import N_, Sentence, sentence
-from cuntong_protocol.trust.names import (
-    blob_path,
-    metadata_path,
-    parse_metadata_name,
-    timestamp_path,
-)
 
-from .children import child, module_command
+from .catalogues import CatalogueIntake, read_object
+from .children import child, module_command, receive_frames
 from .decoder import Decoded, DecodeJob
-from .frames import encode_frame, receive_frames
+from .frames import encode_frame
 from .reader import (
     Again,
     Close,
@@ -105,7 +98,7 @@ HANDED_S = 120.0
 DECODER_IDLE_S = 30.0
 """Then the decoder ends, and its memory is free."""
 MAX_WAITING = 256
-"""Blocks to be decoded that are remembered; the reader names others again when they are asked for."""
+"""Blocks to be decoded that are remembered; the reader is asked to name others again."""
 SILENT_S = 10.0
 """Without a beacon for so long the operator is told."""
 PROGRAMME = "programme"
@@ -192,7 +185,7 @@ class DatacastReceiver:
         self._order = order
         self._paths = paths
         self._code = code
-        self._spool = spool
+        self._catalogues = CatalogueIntake(spool, Path(order.folder) / "catalogues")
         self._engine = engine
         self._replicator = replicator
         self._look_at_spool = look
@@ -202,14 +195,17 @@ class DatacastReceiver:
         self._session = 0
         self._beacon: Beacon | None = None
         self._heard_at: float | None = None
+        self._began_at = time.monotonic()
         self._status = ReadStatus()
         self._programme: Programme | None = None
         self._programme_ref: Ref | None = None
+        self._entries: dict[bytes, BundleEntry] = {}
         self._taken: dict[str, tuple[bytes, ...]] = {}
         self._refused: set[bytes] = set()
         self._objects: dict[str, _Object] = {}
         self._contents: dict[bytes, _Content] = {}
         self._ignored: list[tuple[int, int]] = []
+        self._ignored_basis: object = None
         self._counts: dict[int, int] = {}
         self._repairs: dict[bytes, Repair] = {}
         self._open: dict[Key, int] = {}
@@ -218,6 +214,7 @@ class DatacastReceiver:
         self._outbox: list[ToReader] = []
         self._outbox_news = trio.Event()
         self._send_ready, self._receive_ready = trio.open_memory_channel[Ready](MAX_WAITING)
+        self._missed: set[Key] = set()
         self._problem: Sentence | None = None
         self._problems: dict[str, Sentence] = {}
         self.blocks_done = 0
@@ -234,6 +231,12 @@ class DatacastReceiver:
     def programme(self) -> Programme | None:
         """What is on the air, by the sender's word."""
         return self._programme
+
+    def reason_of(self, infohash: bytes) -> Sentence | None:
+        """Where a bundle that isn't complete comes from, and why; None when it isn't on the air."""
+        if infohash not in self._entries:
+            return None
+        return self._repairs.get(infohash, Repair(0.0)).reason
 
     @property
     def quota_bytes(self) -> int:
@@ -267,9 +270,8 @@ class DatacastReceiver:
     def problems(self) -> list[Sentence]:
         """What an operator should know."""
         found = [] if self._problem is None else [self._problem]
-        if self._problem is None and (
-            self._heard_at is None or time.monotonic() - self._heard_at > SILENT_S
-        ):
+        since = self._began_at if self._heard_at is None else self._heard_at
+        if self._problem is None and time.monotonic() - since > SILENT_S:
             found.append(
                 sentence(
                     "datacast.silent",
@@ -297,6 +299,7 @@ class DatacastReceiver:
             log.warning("datacast.not-installed")
             await trio.sleep_forever()
         (self._folder / "received").mkdir(parents=True, exist_ok=True)
+        self._forget_received()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_reader)
             nursery.start_soon(self._run_decoder)
@@ -366,29 +369,42 @@ class DatacastReceiver:
             case Heard(session=session, beacon=beacon):
                 self._on_beacon(session, beacon)
             case Ready():
-                with contextlib.suppress(trio.WouldBlock):
+                try:
                     self._send_ready.send_nowait(message)
+                except trio.WouldBlock:
+                    self._missed.add((message.channel, message.toi))
 
     def _on_beacon(self, session: int, beacon: Beacon) -> None:
         if session != self._session:
             log.info("datacast.session", session=session, sender=beacon.sender)
             self._session = session
-            self._objects.clear()
+            self._forget_received()
             self._contents.clear()
             self._open.clear()
             self._owners.clear()
-            self._ignored = []
+            self._missed.clear()
+            self._refused.clear()
+            self._problems.clear()
+            self._ignored, self._ignored_basis = [], None
             self._programme = self._programme_ref = None
+            self._entries = {}
             self._outbox += self._all_open()
         self._beacon, self._heard_at = beacon, time.monotonic()
         if beacon.programme is not None and beacon.programme != self._programme_ref:
             self._receive(PROGRAMME, Channel.CATALOGUE, beacon.programme)
+
+    def _forget_received(self) -> None:
+        """What has come of objects; their numbers stand for others now, which may be shorter."""
+        self._objects.clear()
+        for path in (self._folder / "received").glob("*"):
+            path.unlink(missing_ok=True)
 
     # What is asked for.
 
     async def _look_often(self) -> None:
         while True:
             await trio.sleep(LOOK_S)
+            self._ask_for_missed()
             if self._programme is not None:
                 try:
                     await self._look(self._programme)
@@ -396,6 +412,16 @@ class DatacastReceiver:
                     self._problems["disk"] = disk_error(error).sentence
                 else:
                     self._problems.pop("disk", None)
+
+    def _ask_for_missed(self) -> None:
+        """Blocks that were ready when too many others were."""
+        room = MAX_WAITING // 2 - self._receive_ready.statistics().current_buffer_used
+        if self._missed and room > 0:
+            keys = [key for key in self._missed if key in self._open][:room]
+            self._missed = (self._missed & self._open.keys()) - set(keys)
+            self._send(
+                Open(session=self._session, blocks=[(*key, self._open[key]) for key in keys])
+            )
 
     async def _look(self, programme: Programme) -> None:
         """Ask for what is needed by now, and for nothing else."""
@@ -407,7 +433,7 @@ class DatacastReceiver:
             for item in self._replicator.items.values()
             if item.state != "refused"
         }
-        on_air = {entry.infohash: entry for entry in programme.bundles}
+        on_air = self._entries
         for infohash in [one for one in self._contents if one not in wanted or one not in on_air]:
             self._forget_content(self._contents.pop(infohash))
         for name in list(self._objects):
@@ -434,6 +460,11 @@ class DatacastReceiver:
         followed = [entry for entry in programme.catalogues if self._is_followed(entry)]
         if any(self._version_of(entry.authority) < entry.version for entry in followed):
             return
+        kept = {bundle.toi for one in wanted if (bundle := self._entries.get(one)) is not None}
+        basis = (self._programme_ref, kept)
+        if basis == self._ignored_basis:
+            return
+        self._ignored_basis = basis
         objects = [entry.manifest for entry in programme.bundles]
         for entry in programme.catalogues:
             objects += [ref for ref in (entry.snapshot, entry.delta) if ref is not None]
@@ -443,11 +474,8 @@ class DatacastReceiver:
         firsts = sorted(ends)
         # A bundle may have more blocks than its size demands; they end where the next thing begins.
         ends |= dict(itertools.pairwise(firsts))
-        kept = {bundle.toi for bundle in programme.bundles if bundle.infohash in wanted}
-        ranges = [(first, ends[first]) for first in firsts if first not in kept]
-        if ranges != self._ignored:
-            self._ignored = ranges
-            self._send(Ignore(session=self._session, ranges=ranges))
+        self._ignored = [(first, ends[first]) for first in firsts if first not in kept]
+        self._send(Ignore(session=self._session, ranges=self._ignored))
 
     def _version_of(self, authority: str) -> int:
         """Of the newest verified catalogue."""
@@ -484,7 +512,7 @@ class DatacastReceiver:
         return repair.decide(
             trio.current_time(),
             missing_bytes=missing,
-            link_bytes_s=self._engine.link_down_bytes_s,
+            link_bytes_s=self._engine.usable_down_bytes_s,
             air_s=air_s,
             has_neighbours=self._replicator.has_neighbours(infohash),
         )
@@ -509,10 +537,18 @@ class DatacastReceiver:
         if entry.version < known or (entry.version == known and self._has_parents):
             return
         taken = self._taken.get(authority, ())
+        if entry.snapshot.sha256 in self._refused:
+            return
         if entry.snapshot.sha256 not in taken:
-            path = self._snapshot_path(authority)
+            path = self._catalogues.snapshot_path(authority)
             if await trio.to_thread.run_sync(_is_object, path, entry.snapshot):
-                await self._take_catalogue(authority, path, entry.snapshot)
+                try:
+                    await self._take_catalogue(authority, path, entry.snapshot)
+                except CuntongError as error:
+                    name = f"snapshot/{authority}"
+                    log.warning("datacast.bad-object", name=name, code=error.code, text=str(error))
+                    self._refused.add(entry.snapshot.sha256)
+                    self._problems[name] = error.sentence
             else:
                 self._receive(f"snapshot/{authority}", Channel.CATALOGUE, entry.snapshot)
         elif entry.delta is not None and entry.delta.sha256 not in taken:
@@ -553,7 +589,6 @@ class DatacastReceiver:
             if (Channel.CONTENT, toi + number) in self._open and number not in missing
         ]
         if done:
-            self.blocks_done += len(done)
             self._close([(Channel.CONTENT, toi + number) for number in done])
         for number in done:
             content.handed.pop(number, None)
@@ -625,29 +660,41 @@ class DatacastReceiver:
 
     async def _run_decoder(self) -> None:
         """One block at a time: it takes 21 MiB and 15 ms."""
+        waiting: Ready | None = None
         while True:
-            ready = await self._receive_ready.receive()
-            async with child(module_command("decoder")) as process:
+            if waiting is None:
+                waiting = await self._receive_ready.receive()
+            async with (
+                child(module_command("decoder")) as process,
+                contextlib.AsyncExitStack() as stack,
+            ):
                 assert process.stdout is not None  # noqa: S101 - a pipe was asked for.
                 answers = receive_frames(process.stdout, Decoded)
-                waiting: Ready | None = ready
-                while waiting is not None and process.poll() is None:
+                stack.push_async_callback(answers.aclose)
+                is_fresh = True
+                while waiting is not None:
                     try:
-                        await self._make(waiting, process, answers)
+                        has_ended = not await self._make(waiting, process, answers)
                     except OSError as error:
+                        has_ended = False
                         self._problems["disk"] = disk_error(error).sentence
-                    waiting = None
+                    if has_ended:
+                        log.warning("datacast.decoder-ended", toi=waiting.toi)
+                        if is_fresh:
+                            self._again(waiting, is_wrong=True)
+                            waiting = None
+                        # Else another block may have been its end: this one gets a decoder of its own.
+                        break
+                    waiting, is_fresh = None, False
                     with trio.move_on_after(DECODER_IDLE_S):
                         waiting = await self._receive_ready.receive()
-                if waiting is not None:
-                    self._again(waiting, is_wrong=True)
 
-    async def _make(self, ready: Ready, process: trio.Process, answers: object) -> None:
-        """Make a block whole and hand it over."""
+    async def _make(self, ready: Ready, process: trio.Process, answers: object) -> bool:
+        """Make a block whole and hand it over; False when the decoder has ended."""
         key = (ready.channel, ready.toi)
         owner = self._owners.get(key)
         if owner is None or ready.session != self._session or self._open.get(key) != ready.size:
-            return
+            return True
         path = self._folder / "blocks"
         if 0 in ready.source:
             job = DecodeJob(
@@ -663,20 +710,19 @@ class DatacastReceiver:
                 await process.stdin.send_all(encode_frame(job))
                 answer = await anext(answers, None)  # type: ignore[call-overload]
             if answer is None:
-                log.warning("datacast.decoder-ended", toi=ready.toi)
-                self._again(ready, is_wrong=True)
-                return
+                return False
             if not answer.is_whole:
                 self._again(ready, is_wrong=False)
-                return
+                return True
         data = await trio.to_thread.run_sync(_read, path, ready.offset, ready.size)
         if self._owners.get(key) is not owner:
-            return  # Something else is wanted meanwhile.
+            return True  # Something else is wanted meanwhile.
         holder, number = owner
         if isinstance(holder, _Object):
             await self._take_block(holder, number, data)
         else:
             await self._take_content(holder, number, data, ready)
+        return True
 
     def _again(self, ready: Ready, *, is_wrong: bool) -> None:
         self._send(
@@ -706,6 +752,7 @@ class DatacastReceiver:
         judged = await trio.to_thread.run_sync(check)
         is_good = all(good for _, good in judged)
         if is_good:
+            self.blocks_done += number not in content.whole
             content.whole[number] = ready
         has_engine = self._engine.status(content.entry.infohash) is not None
         for part, good in judged:
@@ -751,7 +798,9 @@ class DatacastReceiver:
         if self._objects.get(fetch.name) is not fetch:
             return
         path = self._received_path(fetch)
-        await trio.to_thread.run_sync(_write_at, path, number * fetch.sizes[0], data)
+        await trio.to_thread.run_sync(
+            _write_at, path, number * fetch.sizes[0], data, fetch.ref.size
+        )
         fetch.done.add(number)
         if len(fetch.done) < len(fetch.sizes):
             return
@@ -783,18 +832,19 @@ class DatacastReceiver:
     async def _take_object(self, fetch: _Object, path: Path) -> None:
         kind, _, rest = fetch.name.partition("/")
         if kind == PROGRAMME:
-            data = await trio.to_thread.run_sync(_checked, path, fetch.ref)
-            self._programme = await trio.to_thread.run_sync(decode_programme, data)
-            self._programme_ref = fetch.ref
+            data = await trio.to_thread.run_sync(read_object, path, fetch.ref)
+            programme = await trio.to_thread.run_sync(decode_programme, data)
+            self._programme, self._programme_ref = programme, fetch.ref
+            self._entries = {entry.infohash: entry for entry in programme.bundles}
         elif kind == "manifest":
-            data = await trio.to_thread.run_sync(_checked, path, fetch.ref)
+            data = await trio.to_thread.run_sync(read_object, path, fetch.ref)
             target = self._manifest_path(bytes.fromhex(rest))
             target.parent.mkdir(exist_ok=True)
             await trio.to_thread.run_sync(write_atomically, target, data)
         else:
-            target = self._snapshot_path(rest)
+            target = self._catalogues.snapshot_path(rest)
             if kind == "snapshot":
-                data = await trio.to_thread.run_sync(_checked, path, fetch.ref)
+                data = await trio.to_thread.run_sync(read_object, path, fetch.ref)
                 target.parent.mkdir(exist_ok=True)
                 await trio.to_thread.run_sync(write_atomically, target, data)
                 path = target
@@ -802,50 +852,24 @@ class DatacastReceiver:
 
     async def _take_catalogue(self, authority: str, path: Path, ref: Ref) -> None:
         """Put a catalogue's files where the trust layer looks for them."""
-        count = await trio.to_thread.run_sync(self._spool_catalogue, Division(authority), path, ref)
+        is_superseded = any(
+            entry.authority == authority and entry.snapshot == ref and entry.delta is not None
+            for entry in (self._programme.catalogues if self._programme is not None else ())
+        )
+        count = await trio.to_thread.run_sync(
+            partial(
+                self._catalogues.take,
+                Division(authority),
+                path,
+                ref,
+                is_superseded=is_superseded,
+            )
+        )
         taken = self._taken.get(authority, ())
         self._taken[authority] = (*taken[-7:], ref.sha256)
         if count:
             log.info("datacast.catalogue", authority=authority, files=count)
             self._look_at_spool()
-
-    def _spool_catalogue(self, authority: Division, path: Path, ref: Ref) -> int:
-        data = _checked(path, ref)
-        head = catalogue_head(data, authority)
-        bases: dict[str, bytes] = {}
-        if head.bases:
-            wanted = {base.name: base.sha256 for base in head.bases}
-            snapshot = self._snapshot_path(authority).read_bytes()
-            for item in catalogue_items(snapshot, catalogue_head(snapshot, authority), {}):
-                if wanted.get(item.name) == sha256(item.data).digest():
-                    bases[item.name] = item.data
-            if bases.keys() != wanted.keys():
-                raise DatacastError(
-                    "datacast.no-base",
-                    N_(
-                        "The newest catalogue of {authority} needs an older one that isn't here; it comes with the next round."
-                    ),
-                    authority=authority,
-                )
-        return sum(self._spool_item(authority, item) for item in catalogue_items(data, head, bases))
-
-    def _spool_item(self, authority: Division, item: Item) -> bool:
-        if not item.name:
-            digest = sha256(item.data).hexdigest()
-            if self._spool.read(blob_path(digest)) is not None:
-                return False
-            self._spool.store_blob(digest, item.data)
-            return True
-        role, version = parse_metadata_name(item.name)
-        path = (
-            timestamp_path(authority)
-            if version is None
-            else metadata_path(authority, role, version)
-        )
-        if self._spool.read(path) == item.data:
-            return False
-        self._spool.store_metadata(authority, item.name, item.data)
-        return True
 
     def _read_manifest(self, path: Path, entry: BundleEntry, item: Wanted) -> _Content:
         """A manifest that fits what was signed; its torrent is kept. Blocks.
@@ -865,9 +889,6 @@ class DatacastReceiver:
         keep_torrent(self._paths, torrent)
         return _Content(entry, torrent, manifest.halves, Layout(torrent))
 
-    def _snapshot_path(self, authority: str) -> Path:
-        return self._folder / "catalogues" / authority
-
     def _manifest_path(self, infohash: bytes) -> Path:
         return self._folder / "manifests" / infohash.hex()
 
@@ -883,23 +904,18 @@ def _read(path: Path, offset: int, length: int) -> bytes:
         os.close(descriptor)
 
 
-def _write_at(path: Path, offset: int, data: bytes) -> None:
+def _write_at(path: Path, offset: int, data: bytes, size: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        os.ftruncate(descriptor, size)  # Something longer may have had its place.
         os.pwrite(descriptor, data, offset)
     finally:
         os.close(descriptor)
 
 
-def _checked(path: Path, ref: Ref) -> bytes:
-    data = path.read_bytes()
-    check_object(ref, data)
-    return data
-
-
 def _is_object(path: Path, ref: Ref) -> bool:
     try:
-        _checked(path, ref)
+        read_object(path, ref)
     except (OSError, DatacastError):
         return False
     return True
@@ -913,7 +929,7 @@ def read_order(paths: DataPaths, section: DishSection) -> ReadOrder:
         EnrolmentError: `node.bad-certificate`.
     """
     anchor = load_chain(KeyFiles(paths.keys).anchor.read_bytes())[0]
-    address, port = parse_group(section.group)
+    address, port = parse_address(section.group)
     return ReadOrder(
         folder=str((paths.datacast / "receiver").resolve()),
         anchor=certificate_der(anchor),

@@ -14,15 +14,16 @@ from importlib import util
 import msgspec
 import trio
 
-from cuntong_daemon.config_datacast import BYTES_PER_KBIT, CastSection, parse_group
+from cuntong_daemon.addresses import parse_address
+from cuntong_daemon.config_datacast import BYTES_PER_KBIT, CastSection
 from cuntong_daemon.logs import get_logger
 from cuntong_daemon.paths import DataPaths
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .caster import CastOrder, CastStatus
-from .children import child, module_command
-from .frames import encode_frame, receive_frames
+from .children import child, module_command, receive_frames
+from .frames import encode_frame
 from .lineup import Lineup
 
 log = get_logger("datacast")
@@ -47,7 +48,7 @@ def not_installed() -> Sentence:
 
 def cast_order(paths: DataPaths, code: Division, section: CastSection) -> CastOrder:
     """What the caster is told."""
-    address, port = parse_group(section.group)
+    address, port = parse_address(section.group)
     return CastOrder(
         data=str(paths.root.resolve()),
         sender=str(code),

@@ -74,8 +74,10 @@ class Symbols:
     def remove(self, key: str) -> None:
         """An item is off the air."""
         for block in self._items.pop(key, ()):
-            for batch in block.batches:
-                Path(batch.path).unlink(missing_ok=True)
+            for batch in list(block.batches):
+                self._drop(block, batch)
+            for stretch in block.source:
+                self._close_file(stretch.path)
         self.unreadable.pop(key, None)
 
     def is_ready(self, key: str, block: int, counter: int, count: int) -> bool:
@@ -125,7 +127,7 @@ class Symbols:
         """An encoder has answered."""
         key, number, job = self._jobs.pop(answer.id)
         blocks = self._items.get(key)
-        if blocks is None or blocks[number].asked != job.id:
+        if blocks is None or number >= len(blocks) or blocks[number].asked != job.id:
             Path(job.output).unlink(missing_ok=True)
             return
         state = blocks[number]
@@ -153,10 +155,13 @@ class Symbols:
 
     def _drop(self, state: _Block, batch: _Batch) -> None:
         state.batches.remove(batch)
-        descriptor = self._files.pop(batch.path, None)
+        self._close_file(batch.path)
+        Path(batch.path).unlink(missing_ok=True)
+
+    def _close_file(self, path: str) -> None:
+        descriptor = self._files.pop(path, None)
         if descriptor is not None:
             os.close(descriptor)
-        Path(batch.path).unlink(missing_ok=True)
 
     def _read_source(self, state: _Block, start: int, length: int) -> bytes:
         parts: list[bytes] = []

@@ -385,6 +385,11 @@ class SwarmEngine:
         """As it was set; 0: not known."""
         return self._link_down
 
+    @property
+    def usable_down_bytes_s(self) -> int:
+        """What may come now: the link's rate or the limit, whichever is lower; 0: neither is known."""
+        return min((rate for rate in (self._link_down, self._limits[0]) if rate), default=0)
+
     def set_shares(self, shares: Mapping[bytes, float]) -> None:
         """The part of a shared link, 0 to 1, that each torrent should get; on other links nothing.
 

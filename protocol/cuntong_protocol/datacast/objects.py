@@ -28,6 +28,9 @@ MAX_MANIFEST_BYTES = 48 * 1024 * 1024
 """Unpacked: the largest torrent, and hashes of half pieces."""
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """Unpacked: what a receiver has in memory at once of a catalogue. The largest role has 5 MB."""
+MAX_UNPACKED_FACTOR = 20
+MIN_UNPACKED_BYTES = 64 * 1024 * 1024
+"""A catalogue unpacks to no more than the larger of this and 20 times its size; ours to a tenth of that."""
 FRAME_AIMED_AT = 1024 * 1024
 MAX_FIRST_TOI = (1 << 31) - 1
 """Of an object's or bundle's first block; however many follow, they have numbers of 32 bits."""
@@ -269,8 +272,10 @@ def catalogue_items(data: bytes, head: CatalogueHead, bases: Mapping[str, bytes]
     """
     dictionary = b"".join(bases[base.name] for base in head.bases)
     start = len(data) - sum(head.frames)
+    room = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_FACTOR * len(data))
     for size in head.frames:
-        frame = _unpacked(data[start : start + size], MAX_FRAME_BYTES, dictionary)
+        frame = _unpacked(data[start : start + size], min(MAX_FRAME_BYTES, room), dictionary)
+        room -= len(frame)
         try:
             yield from _ITEMS.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

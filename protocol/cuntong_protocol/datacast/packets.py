@@ -30,9 +30,14 @@ IP_BYTES = 28
 MAX_SESSION = (1 << 28) - 1
 MAX_TOI = (1 << 32) - 1
 MAX_ESI = (1 << 24) - 1
-DIGEST_BYTES = 16
-DIGESTS_AT_ONCE = 64
-MAX_SEGMENTS = 8
+DIGEST_BYTES = 8
+"""A forger needs a second packet for the very place that has the same digest, 2^64 attempts, before the block is whole."""
+DIGESTS_AT_ONCE = 128
+MAX_SEGMENTS = 16
+GROUP_SYMBOLS = 64
+"""That follow their digests. Those of the group before come once more: with a loss of 5 % one symbol of 400 stays unverified,
+and not one of 20, which are lost for all when one of them is forged."""
+GROUP_SEGMENTS = 8
 SIGNATURE_BYTES = 64
 KEY_ID_BYTES = 8
 MAX_CERTIFICATE_BYTES = 1300
@@ -200,7 +205,7 @@ def read_symbol(packet: bytes | memoryview) -> Symbol:
 
 
 def digest(packet: bytes | memoryview) -> bytes:
-    """What stands for a packet in a digest packet: BLAKE2b of 16 bytes over all of it."""
+    """What stands for a packet in a digest packet: BLAKE2b of 8 bytes over all of it."""
     return hashlib.blake2b(packet, digest_size=DIGEST_BYTES).digest()
 
 
@@ -208,7 +213,7 @@ def digest(packet: bytes | memoryview) -> bytes:
 
 
 def digest_packet(session: int, segments: Sequence[Segment], sign: Sign) -> bytes:
-    """A signed packet for up to 64 symbols in up to 8 segments, to be sent before them."""
+    """A signed packet for up to 64 symbols that follow it, and the 64 before it, each in up to 8 segments."""
     parts = [_header(Codepoint.DIGESTS, session, Channel.CONTROL, 0), bytes([len(segments)])]
     parts += [
         _SEGMENT.pack(segment.channel, segment.toi, segment.first_esi, len(segment.digests))

@@ -205,7 +205,7 @@ def digests(
     total = sum(symbols for *_, symbols in heads) if digest_count is None else digest_count
     parts = [header or head(128), bytes([len(heads) if count is None else count])]
     parts += [struct.pack(">BIIB", *entry) for entry in heads]
-    return signed(b"".join(parts) + random_bytes(16 * total, 5) + tail)
+    return signed(b"".join(parts) + random_bytes(8 * total, 5) + tail)
 
 
 def beacon(**changes: object) -> bytes:
@@ -285,12 +285,12 @@ def bad_packets() -> dict[str, tuple[bytes, str]]:
         "digests-header-only": (head(128), "truncated"),
         "digests-oversized": (digests([one], tail=bytes(1300)), "oversized"),
         "digests-no-segment": (digests([]), "malformed"),
-        "digests-nine-segments": (digests([one] * 9), "malformed"),
+        "digests-17-segments": (digests([one] * 17), "malformed"),
         "digests-segments-missing": (digests([one], count=8), "malformed"),
         "digests-no-symbol": (digests([one, (3, 1001, 0, 0)]), "malformed"),
         "digests-no-symbol-at-all": (digests([(3, 1000, 0, 0)]), "malformed"),
-        "digests-65-symbols": (digests([(3, 1000, 0, 65)]), "malformed"),
-        "digests-65-symbols-in-two": (digests([(3, 1, 0, 33), (3, 2, 0, 32)]), "malformed"),
+        "digests-129-symbols": (digests([(3, 1000, 0, 129)]), "malformed"),
+        "digests-129-symbols-in-two": (digests([(3, 1, 0, 65), (3, 2, 0, 64)]), "malformed"),
         "digests-one-missing": (digests([(3, 1, 0, 2)], digest_count=1), "malformed"),
         "digests-one-byte-more": (digests([one], tail=b"\0"), "malformed"),
         "digests-unknown-channel": (digests([(4, 1, 0, 1)]), "malformed"),

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from cryptography import x509
 
+from cuntong_daemon.addresses import parse_address
 from cuntong_daemon.config import (
     ParentAddress,
     new_config,
-    parse_address,
     tier_defaults,
 )
 from cuntong_daemon.pki.bootstrap import (

@@ -18,7 +18,9 @@ from cuntong_daemon.control.messages import (
     Why,
 )
 from cuntong_daemon.i18n import _, ngettext
+from cuntong_protocol.divisions import Tier
 from cuntong_protocol.texts import N_
+from cuntong_tools.datacast.views import satellite_rows
 from cuntong_tools.output import (
     format_bytes,
     format_date,
@@ -221,6 +223,8 @@ def _overview(status: Status) -> RenderableType:
     title = Text.assemble((f"{node.name} {node.code}".strip(), "bold"), f"  {tier}, {up}")
     rows: list[tuple[str, Text]] = [(_("Node"), title)]
     link = _state(parent.state, PARENT_STATES)
+    if parent.state == "none" and node.tier != Tier.NATION.label:
+        link = Text(_("none: it only receives"))
     if parent.code:
         link = Text.assemble(link, f"  {parent.code} {parent.address}")
     if parent.since:
@@ -250,6 +254,8 @@ def _overview(status: Status) -> RenderableType:
     rows.append((_("Traffic"), Text(traffic)))
     if status.bandwidth is not None:
         rows += bandwidth_rows(status.bandwidth)
+    if status.datacast is not None:
+        rows += satellite_rows(status.datacast)
     return pairs(rows)
 
 
