@@ -1,0 +1,1 @@
+"""A satellite for the laboratory: channels, weather, and an emulator that stands between sender and dishes."""
