@@ -41,7 +41,7 @@ from cuntong_daemon.policy.airtime import (
 )
 from cuntong_daemon.store.errors import StoreError, disk_error
 from cuntong_daemon.trust.spool import Spool
-from cuntong_protocol.datacast.blocks import object_blocks, pass_length
+from cuntong_protocol.datacast.blocks import object_blocks, pass_length, symbol_count
 from cuntong_protocol.datacast.errors import DatacastError
 from cuntong_protocol.datacast.objects import (
     BundleEntry,
@@ -220,8 +220,7 @@ class Caster:
         memory = make_memory(self._slots, PACKET_BYTES)
         self._memory = memory
         self._ring = Ring(memory, self._slots, PACKET_BYTES)
-        self._jobs: deque[EncodeJob] = deque()
-        self._job_waits = trio.Event()
+        self._send_job, self._receive_job = trio.open_memory_channel[EncodeJob](math.inf)
         self._symbols = Symbols(self._folder / "symbols", self._ask)
         self._air = Airtime(self._is_ready)
         self._cast: dict[str, _Cast] = {}
@@ -297,8 +296,7 @@ class Caster:
             await trio.sleep(RETRY_S if "pacer" in self._problems else BEACON_S)
 
     def _ask(self, job: EncodeJob) -> None:
-        self._jobs.append(job)
-        self._job_waits.set()
+        self._send_job.send_nowait(job)
 
     async def _run_encoder(self) -> None:
         while True:
@@ -306,10 +304,7 @@ class Caster:
                 assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
                 answers = receive_frames(process.stdout, Encoded)
                 while True:
-                    while not self._jobs:
-                        self._job_waits = trio.Event()
-                        await self._job_waits.wait()
-                    job = self._jobs.popleft()
+                    job = await self._receive_job.receive()
                     answer = Encoded(id=job.id, error="the encoder ended")
                     with contextlib.suppress(trio.BrokenResourceError):
                         await process.stdin.send_all(encode_frame(job))
@@ -402,6 +397,7 @@ class Caster:
                 is_urgent=_is_urgent(bundle, time.time()),
                 order=bundle.order,
                 manifest=manifest,
+                sources=[symbol_count(size) for size, _ in cast.blocks],
             )
         )
 
@@ -628,9 +624,7 @@ class Caster:
 
     def _is_ready(self, key: str, block: int) -> bool:
         item = self._air.items[key]
-        counter, length = item.counters[block], item.passes[block]
-        count = min(32, length - counter % length)
-        return self._symbols.is_ready(key, block, counter, count)
+        return self._symbols.is_ready(key, block, item.counters[block], item.next_count(block))
 
     def _put_group(self, air: float) -> bool:
         """A digest packet and up to 64 symbols; False when there is nothing to send now."""

@@ -6,6 +6,7 @@ symbols into their places, so that the block can be read from the spool afterwar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -86,4 +87,5 @@ def run() -> None:
 
 if __name__ == "__main__":
     use_little()
-    run()
+    with contextlib.suppress(BrokenPipeError):  # Whoever asked has gone.
+        run()

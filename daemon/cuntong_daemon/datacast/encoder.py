@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -85,4 +86,5 @@ def run() -> None:
 
 if __name__ == "__main__":
     use_little()
-    run()
+    with contextlib.suppress(BrokenPipeError):  # Whoever asked has gone.
+        run()

@@ -16,7 +16,7 @@ from .encoder import Encoded, EncodeJob, Stretch
 
 BATCH_SYMBOLS = 512
 """Made at once: setting an encoder up takes 25 ms, a symbol 3 us. On the air they take 0.3 s at 20 Mbit/s."""
-ASK_BELOW = 64
+ASK_BELOW = 256
 """Fewer symbols left than this: the next batch is asked for."""
 MAX_OPEN_FILES = 64
 MAX_FAILURES = 2
@@ -88,7 +88,7 @@ class Symbols:
         first = counter % esi_limit(state.size)
         end = first + count
         source = symbol_count(state.size)
-        if end <= source:
+        if end + ASK_BELOW <= source:
             return True
         first = max(first, source)
         have = _covered(state, first)
@@ -97,7 +97,7 @@ class Symbols:
             batch = min(BATCH_SYMBOLS, esi_limit(state.size) - start)
             if batch > 0:
                 self._request(key, block, state, start, batch)
-        return have >= end
+        return end <= source or have >= end
 
     def read(self, key: str, block: int, counter: int, count: int) -> tuple[int, list[bytes]]:
         """Symbols that are ready, and the number of the first.

@@ -106,6 +106,8 @@ class Aired:
         manifest: Of a bundle: the item that is sent once before each pass.
         interval_s: Of metadata: a pass begins so long after the last one began.
         run_symbols: At most so many of a block follow each other.
+        sources: Of each block: its source symbols, after which a run ends too. Receivers that lost nothing have all by
+            then, and no encoder is waited for before. Empty: nobody knows.
         began_at: When the first pass began, of metadata the last one; `now` of `Airtime`.
         first_ended_at: When the first pass was complete.
         due_at: Of metadata: when the next pass begins, or the present one should have.
@@ -123,6 +125,7 @@ class Aired:
     manifest: str = ""
     interval_s: float = MANIFEST_INTERVAL_S
     run_symbols: int = RUN_SYMBOLS
+    sources: Sequence[int] = ()
     began_at: float = -math.inf
     first_ended_at: float = -math.inf
     due_at: float = -math.inf
@@ -158,6 +161,14 @@ class Aired:
         """Of the present pass."""
         return max(0, (self.complete_passes + 1) * self.symbols_a_pass - self._sent)
 
+    def next_count(self, block: int) -> int:
+        """How many symbols the next run of a block has."""
+        counter, length = self.counters[block], self.passes[block]
+        left = length - counter % length
+        if self.sources and counter < self.sources[block]:
+            left = self.sources[block] - counter
+        return min(self.run_symbols, left)
+
     def take(self, is_ready: Callable[[int], bool]) -> Run | None:
         """The next run: of the block that is furthest behind among those that are ready.
 
@@ -174,7 +185,7 @@ class Aired:
                 skipped.append(entry)
                 continue
             counter, length = self.counters[block], self.passes[block]
-            count = min(self.run_symbols, length - counter % length)
+            count = self.next_count(block)
             self.counters[block] = counter + count
             self._sent += count
             heapq.heappush(self._heap, ((counter + count) / length, block))
