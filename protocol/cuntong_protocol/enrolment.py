@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -33,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from .divisions import TIER_LABELS, Division
 from .errors import CuntongError, Fault
+from .paper_text import paper_as_text, paper_of_text
 from .texts import N_
 
 
@@ -62,7 +62,6 @@ MAX_NETWORKS = 64
 _REQUEST_DOMAIN = b"cuntong enrolment request 1\0"
 _PACK_DOMAIN = b"cuntong enrolment pack 1\0"
 _SIGN_NOTHING = b""
-_LINE_CHARS = 76
 
 _PRINTABLE = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
 Field = Annotated[str, msgspec.Meta(max_length=MAX_FIELD_CHARS, pattern=_PRINTABLE)]
@@ -330,32 +329,18 @@ def is_refusal(data: bytes) -> bool:
     return data.lstrip().upper().startswith(b"CUNTONG:REFUSAL:")
 
 
-def qr_text(text: str) -> str:
-    """The same paper on one line, in characters that QR codes hold most densely."""
-    return re.sub(r"\s", "", text)
-
-
 def _as_text(kind: str, paper: Request | Refusal) -> str:
-    text = f"CUNTONG:{kind}:" + base64.b32encode(_encode(paper)).decode().rstrip("=")
-    lines = (text[start : start + _LINE_CHARS] for start in range(0, len(text), _LINE_CHARS))
-    return "\n".join(lines) + "\n"
+    return paper_as_text(kind, _encode(paper))
 
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def _of_text(kind: str, text: str, paper: type[S]) -> S:
-    if len(text) <= 4 * MAX_REQUEST_BYTES:
-        bare = qr_text(text).upper()
-        head, _, body = bare.rpartition(":")
-        if head == f"CUNTONG:{kind}":
-            try:
-                data = base64.b32decode(body + "=" * (-len(body) % 8))
-            except ValueError:
-                data = b""
-            if 0 < len(data) <= MAX_REQUEST_BYTES:
-                return _decode(data, paper, "request.damaged")
-    raise _damaged("request.damaged")
+    data = paper_of_text(kind, text, MAX_REQUEST_BYTES)
+    if data is None:
+        raise _damaged("request.damaged")
+    return _decode(data, paper, "request.damaged")
 
 
 # --- Pack -----------------------------------------------------------------------------------------

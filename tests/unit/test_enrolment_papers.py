@@ -37,11 +37,11 @@ from cuntong_protocol.enrolment import (
     make_request,
     open_pack,
     public_key_der,
-    qr_text,
     sign,
     spki_sha256,
     verify_pack,
 )
+from cuntong_protocol.paper_text import qr_text
 
 VILLAGE = Division("441900003005")
 KEY = new_key()

@@ -25,14 +25,12 @@ from cuntong_protocol.enrolment import (
     decode_request,
     encode_request,
     make_request,
-    qr_text,
 )
 from cuntong_protocol.errors import Fault
+from cuntong_protocol.paper_text import qr_text
 from cuntong_protocol.texts import N_
 from cuntong_tools.output import console, wrap_cells
-
-QR_BORDER = 2
-"""The standard says 4; on a screen 2 are read well, and larger requests fit 80 columns."""
+from cuntong_tools.qr import make_qr
 
 
 def pending_request(files: KeyFiles) -> Request | None:
@@ -94,20 +92,17 @@ def show_qr(text: str, picture: Path | None) -> None:
     Raises:
         EnrolmentError: `request.no-qr` when the extra isn't installed.
     """
-    try:
-        import segno
-    except ImportError:
+    code = make_qr(qr_text(text))
+    if code is None:
         raise EnrolmentError(
             "request.no-qr",
             N_("QR codes need one more package. Install it: pip install 'cuntong[qr]'"),
             fault=Fault.CONFIG,
-        ) from None
-    code = segno.make(qr_text(text), error="l", micro=False)
+        )
     if picture is not None:
-        code.save(str(picture), kind="png", scale=6)
+        code.save(picture)
         return
-    width = int(code.symbol_size(border=QR_BORDER)[0])
-    columns = console().width
+    width, columns = code.columns, console().width
     if width > columns:
         text = _(
             "The QR code needs {width} columns, the window has {columns}. Save it as a picture instead: --qr-file request.png",
@@ -116,4 +111,4 @@ def show_qr(text: str, picture: Path | None) -> None:
         )
         click.echo("\n".join(wrap_cells(text, columns)))
         return
-    code.terminal(border=QR_BORDER, compact=True)
+    code.show()
