@@ -27,6 +27,7 @@ from .control.datacast_methods import (
     datacast_problems,
     datacast_status,
 )
+from .control.media_methods import media_methods, media_streams
 from .control.messages import (
     AuthorityStatus,
     BundleStatus,
@@ -104,6 +105,7 @@ class Api:
             **self._catalogue,
             **self._bandwidth,
             **self._datacast_methods,
+            **media_methods(self._node.media),
             "status": self._status,
             "why": self._why,
             "order": self._order,
@@ -114,14 +116,14 @@ class Api:
 
     @property
     def streams(self) -> Mapping[str, Stream]:
-        return {"verify": self._verify}
+        return {"verify": self._verify, **media_streams(self._node.media, self._node.start)}
 
     # Status.
 
     async def _status(self, params: dict[str, Any]) -> Status:
         node = self._node
         totals = node.engine.totals
-        problems = self._problems()
+        problems = self.problems()
         try:
             usage = await trio.to_thread.run_sync(node.store.usage)
         except StoreError as error:  # The store has vanished; the rest may be told all the same.
@@ -194,7 +196,8 @@ class Api:
         state = self._node.view.authorities.get(Division(authority))
         return 0 if state is None else state.versions.get("timestamp", 0)
 
-    def _problems(self) -> list[Sentence]:
+    def problems(self) -> list[Sentence]:
+        """What is wrong now, for people."""
         node = self._node
         found = list(node.keeper.problems)
         if node.centre.problem is not None:

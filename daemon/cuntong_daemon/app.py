@@ -50,10 +50,15 @@ from .link.server import ChildServer
 from .link.session import LinkSession
 from .link.transport import ParentAddress, tls_dialler
 from .logs import get_logger
+from .media.importing import Services
+from .media.offers import Offers
+from .media.receipts import load_identity
+from .media.records import MediaRecords
+from .media.service import Media
 from .metadata import MetadataKeeper
 from .neighbours import Neighbours, order_noted
 from .paths import DataPaths
-from .pki.certificates import KeyFiles, own_certificate
+from .pki.certificates import KeyFiles, network_digest, own_certificate
 from .pki.issued import install_renewal
 from .pki.tls import client_context, peer_identity, server_context
 from .place import check_place
@@ -136,7 +141,7 @@ class Node:
             engine=self.engine,
             neighbours=self.neighbours,
             admissions=self.admissions,
-            on_held=self._look_at_lineup,
+            on_held=self._on_held,
         )
         self.sender = self._make_sender()
         self.receiver = self._make_receiver()
@@ -147,6 +152,8 @@ class Node:
             neighbours=self.neighbours,
             person=PersonsLimits(paths, config.bandwidth.zone),
         )
+        self.problems: Callable[[], list[Sentence]] = list
+        self.media = self._make_media()
         self.tls_contexts: list[ssl.SSLContext] = []
         self.certificate_ends: datetime | None = None
         self.parent_link: ParentLink | None = None
@@ -174,6 +181,37 @@ class Node:
             look=self.keeper.look,
             has_parents=bool(self.config.network.parents),
         )
+
+    def _make_media(self) -> Media:
+        identity = load_identity(self.code, self.paths.keys)
+        records = MediaRecords(self.database.connection)
+        receiver = self.receiver
+        return Media(
+            self.config,
+            Services(
+                self.paths,
+                identity,
+                network_digest(self.federation.nation_root_sha256, identity.anchor),
+                self,
+                self.database,
+                records,
+                self.keeper,
+                self.neighbours,
+                self.replicator,
+                self.store,
+                self.engine,
+                Offers(self.paths, self.database, records),
+                self.catalogue,
+            ),
+            clock=self.clock,
+            satellite_bytes=lambda: 0 if receiver is None else receiver.bytes_done,
+            problems=lambda: self.problems(),
+            record=self.record,
+        )
+
+    def _on_held(self) -> None:
+        self._look_at_lineup()
+        self.media.look()
 
     def _look_at_lineup(self) -> None:
         if self.sender is not None:
@@ -219,6 +257,7 @@ class Node:
         self.replicator.set_view(refresh.view)
         if self.receiver is not None:
             self.receiver.set_view(refresh.view)
+        self.media.look()
         self._look_at_lineup()
         self._report_equivocations()
 
@@ -417,6 +456,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
             await stack.enter_async_context(running(node.admissions))
             await stack.enter_async_context(running(node.replicator))
             await stack.enter_async_context(running(node.keeper))
+            await stack.enter_async_context(running(node.media))
             if node.receiver is not None:
                 await stack.enter_async_context(running(node.receiver))
             if node.sender is not None:
@@ -425,6 +465,7 @@ async def node_running(config: Config, paths: DataPaths) -> AsyncIterator[Node]:
                 await stack.enter_async_context(running(node.child_server))
             await stack.enter_async_context(running(node.parent_link))
             api = Api(node)
+            node.problems = api.problems
             await stack.enter_async_context(
                 running(ControlServer(paths.socket, api.handlers, api.streams))
             )

@@ -26,6 +26,7 @@ from cuntong_protocol.texts import N_
 from .addresses import parse_address
 from .config_bandwidth import BANDWIDTH_REASONS, BadKey, BandwidthSection
 from .config_datacast import DATACAST_REASONS, CastSection, DishSection, bad_datacast_key
+from .config_media import MEDIA_REASONS, MediaSection
 from .files import write_atomically
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -128,6 +129,7 @@ class Config(_Section, frozen=True, kw_only=True):
     subscriptions: SubscriptionsSection = SubscriptionsSection()
     cast: CastSection = CastSection()
     dish: DishSection = DishSection()
+    media: MediaSection = MediaSection()
     log: LogSection = LogSection()
 
     @property
@@ -138,6 +140,7 @@ class Config(_Section, frozen=True, kw_only=True):
 _REASONS: dict[str, str] = {
     **BANDWIDTH_REASONS,
     **DATACAST_REASONS,
+    **MEDIA_REASONS,
     "node.code": N_(
         "{file}: {key} must be a division code of 12 digits in quotes, such as '441900000000'."
     ),

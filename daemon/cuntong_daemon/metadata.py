@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -82,6 +83,8 @@ class MetadataKeeper:
         self._has_blobs = False
         self._must_retry = False
         self._reserve = Reserve(spool.paths)
+        self._media: list[Source] = []
+        self._at_work = trio.Lock()
 
     def heard(self, source: Source, entries: Sequence[Announcement]) -> None:
         """A neighbour has these timestamps."""
@@ -96,6 +99,24 @@ class MetadataKeeper:
             sources.pop(source, None)
         for key in [key for key in self._unread if key[1] is source]:
             del self._unread[key]
+
+    async def take_from(self, medium: Source, entries: Sequence[Announcement]) -> None:
+        """Verify what a medium brings, by the tolerant profile (SPEC 12.4); returns when that is done.
+
+        Args:
+            medium: Answers until this returns.
+            entries: The timestamps that lie on it.
+        """
+        async with self._at_work:
+            self._media.append(medium)
+            try:
+                for entry in entries:
+                    self._announced.setdefault(entry.authority, {})[medium] = entry
+                    self._unread[entry.authority, medium] = entry
+                await self._try(self._update)
+            finally:
+                self._media.remove(medium)
+                self.forget(medium)
 
     def look(self) -> None:
         """Look again soon: something may have changed on this machine."""
@@ -120,7 +141,8 @@ class MetadataKeeper:
             if self._must_retry:
                 self._must_retry = False
                 self._hear_again()
-            await self._try(self._update)
+            async with self._at_work:
+                await self._try(self._update)
             if self._must_retry:
                 if await trio.to_thread.run_sync(self._reserve.give_up):
                     self.look()
@@ -164,7 +186,9 @@ class MetadataKeeper:
         await trio.to_thread.run_sync(return_memory)
 
     async def _refresh(self) -> Refresh:
-        refresh = await trio.to_thread.run_sync(self._federation.refresh, limiter=self._turn)
+        refresh = await trio.to_thread.run_sync(
+            partial(self._federation.refresh, is_tolerant=bool(self._media)), limiter=self._turn
+        )
         if refresh.problems != self.problems:
             for problem in refresh.problems:
                 log.warning("metadata.problem", code=problem.code, text=str(problem))
@@ -208,7 +232,7 @@ class MetadataKeeper:
         """Who to ask: for metadata those who announced its authority, newest first; for blobs anybody."""
         authority = parse_object_path(path).authority
         if authority is None:
-            return list(self._others())
+            return [*self._media, *self._others()]
         known = self._announced.get(authority, {})
         return sorted(known, key=lambda source: -known[source].version)
 

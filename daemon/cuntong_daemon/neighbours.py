@@ -229,6 +229,19 @@ class Neighbours:
             and (swarm := child.swarm(is_closed=is_closed)) is not None
         ]
 
+    def holdings(self) -> dict[Division, int]:
+        """Something that changes, for each connected child, whenever what it has does."""
+        return {code: child.complete for code, child in self._children.items()}
+
+    def held_by(self, code: Division) -> frozenset[bytes] | None:
+        """Infohashes of what a child has; None when it isn't connected."""
+        child = self._children.get(code)
+        if child is None:
+            return None
+        return frozenset(
+            infohash for infohash, number in self._numbers.items() if child.complete >> number & 1
+        )
+
     def towards(self, place: Division) -> LinkSession | None:
         """The link to a child that a place is, or lies below; the nearest to it."""
         nearest = max(

@@ -91,6 +91,11 @@ class DataPaths:
         return self.root / "datacast"
 
     @property
+    def media(self) -> Path:
+        """Of disks and discs by post: exports, payloads that wait for their listing, torrents of replaced revisions."""
+        return self.root / "media"
+
+    @property
     def incoming(self) -> Path:
         """Payloads that `cuntong publish` built and the daemon takes into the store."""
         return self.root / "incoming"

@@ -90,6 +90,7 @@ def _make_folders(paths: DataPaths) -> None:
             paths.store,
             paths.library,
             paths.incoming,
+            paths.media,
         ):
             folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:

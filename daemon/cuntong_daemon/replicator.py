@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -44,7 +45,7 @@ from .policy.repair import Source
 from .policy.shares import Claim, shares
 from .store.errors import StoreError, disk_error
 from .store.library import Library
-from .store.pieces import PieceSet
+from .store.pieces import PieceSet, present_pieces, sync_pieces
 from .store.store import Payload, Store
 from .swarm.engine import Credential, SwarmEngine
 from .swarm.events import Completed, FileError, SwarmError, TorrentState, Unusable
@@ -69,6 +70,13 @@ QUIET_S = 10.0
 PROGRESS_STEP_PERMILLE = 100
 """How much more a child must have before it says so: the parent only needs to know that it has some."""
 MAX_INTRODUCED = 20_000
+
+POLL_S = 0.02
+"""How soon is looked again whether what was cancelled, or goes on elsewhere, has ended."""
+
+Fill = Callable[[Torrent, Path, PieceSet], PieceSet]
+"""Given a torrent, the folder of its payload and the pieces that are there, writes others there and returns them; in a
+worker thread."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -156,6 +164,7 @@ class Replicator:
         self._introduced: dict[bytes, Sequence[PeerAddress]] = {}
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._comparing = trio.Lock()
         self._disk_turn = trio.CapacityLimiter(1)
         self._unshown: set[str] = set()
         self._cast: frozenset[bytes] = frozenset()
@@ -273,6 +282,7 @@ class Replicator:
         await self._on_disk(self._library.recover)
         await self._sweep(None)
         await self._read_rows()
+        await self.lose_places()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._watch_engine)
@@ -305,10 +315,18 @@ class Replicator:
     def _today(self, view: View) -> date:
         return max(self._clock.now() if view.is_clock_trusted else view.time, view.time).date()
 
+    async def settle(self) -> None:
+        """Compare now; what should be brought is known afterwards."""
+        if self._view is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._try_to_reconcile(self._view)
+
     async def _try_to_reconcile(self, view: View) -> None:
         """A disk that is full or broken is told, and everything is compared again later."""
         try:
-            await self._reconcile(view)
+            async with self._comparing:
+                await self._reconcile(view)
         except (OSError, StoreError) as error:
             self.problem = told(error)
             log.warning("replicator.disk", code=self.problem.code, text=str(self.problem))
@@ -500,7 +518,8 @@ class Replicator:
         if status is None or status.state is not TorrentState.COMPLETE:
             return False
         shown = await self._on_disk(self._library.revision, row.id)
-        if self._config.store.library and shown != row.infohash:
+        is_shown = self._config.store.library and not self._store.is_in_place(row.infohash)
+        if is_shown and shown != row.infohash:
             await self._show_again(row)
         return True
 
@@ -591,8 +610,7 @@ class Replicator:
         if torrent.is_closed and credential is None:
             self._delay(item, self._admissions.problem(publisher_of(item.id)))
             return
-        abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
-        have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
+        have, has_heritage = await self._reuse(torrent)
         await self._engine.add(
             torrent,
             have=have or None,
@@ -601,10 +619,21 @@ class Replicator:
             is_held=self._sources.get(item.infohash) is Source.AIR,
         )
         item.state, item.problem = "downloading", None
+        if has_heritage:
+            self.look()  # What was begun of earlier revisions can go now.
+        if have.is_full:
+            # Other bundles have all of its content: the engine has nothing to tell.
+            item.state = "unpacking"
+            await self._finish(item)
+            return
         self._connect(item.infohash)
         self._tell_item(item)
-        if abandoned:
-            self.look()  # They can go now.
+
+    async def _reuse(self, torrent: Torrent) -> tuple[PieceSet, bool]:
+        """Link what is here already. Returns the pieces, and whether earlier revisions had been begun."""
+        abandoned = {it.infohash for it in await self._unclaimed() if it.name == torrent.name}
+        have = await self._on_disk(partial(self._store.reuse, torrent, abandoned=abandoned))
+        return have, bool(abandoned)
 
     async def _torrent_for(self, item: Item) -> Torrent | None:
         try:
@@ -642,6 +671,187 @@ class Replicator:
             credential = await self._credential(identifier, torrent)
             if credential is not None:
                 self._engine.admit(infohash, credential)
+
+    async def supply(self, identifier: str, torrent: Torrent, fill: Fill) -> PieceSet | None:
+        """Let a medium bring what it has of a bundle that is being brought; `conclude` must follow.
+
+        It waits for no place among the downloads. What is missing afterwards comes as usual.
+
+        Args:
+            identifier: Of the bundle; if it isn't being brought (any more), nothing happens.
+            torrent: Of the revision that is wanted.
+            fill: What the medium has.
+
+        Returns:
+            The pieces that are there and durable; None: it isn't being brought.
+
+        Raises:
+            OSError, StoreError: it can't be written; it is tried again as usual.
+            BundleError, SwarmError: the bundle is refused.
+        """
+        item = self._items.get(identifier)
+        if item is None or item.infohash != torrent.infohash or item.state == "refused":
+            return None
+
+        def work(torrent: Torrent, have: PieceSet) -> PieceSet:
+            folder = self._store.folder(torrent)
+            pieces = fill(torrent, folder, have)
+            if pieces:
+                sync_pieces(torrent, folder, pieces)
+            return pieces
+
+        while item.scope is not None:  # It is just being begun.
+            item.scope.cancel()
+            await trio.sleep(POLL_S)
+        if self._engine.status(item.infohash) is None:
+            return await self._begin_with(item, torrent, work)
+        await self._engine.fill(item.infohash, work)
+        return self._engine.durable(item.infohash)
+
+    async def _begin_with(
+        self, item: Item, torrent: Torrent, work: Callable[[Torrent, PieceSet], PieceSet]
+    ) -> PieceSet | None:
+        scope = item.scope = trio.CancelScope()
+        try:
+            with scope:
+                check_access(torrent, is_restricted=item.want.is_restricted)
+                await self._on_disk(self._store.prepare, torrent)
+                have, has_heritage = await self._reuse(torrent)
+                folder = self._store.folder(torrent)
+                have = await self._on_disk(
+                    partial(
+                        present_pieces,
+                        torrent,
+                        folder,
+                        believed=have,
+                        checkpoint=trio.from_thread.check_cancelled,
+                    )
+                )
+                await self._on_disk(sync_pieces, torrent, folder, have)
+                have |= await trio.to_thread.run_sync(work, torrent, have)
+                if has_heritage:
+                    self.look()
+                if not have.is_full and self._are_slots_taken():
+                    # The rest takes its turn with the others.
+                    await self._on_disk(self._engine.note_pieces, torrent, have)
+                    self.look()
+                    return have
+                # A closed torrent without a certificate meets nobody, but may be shown.
+                await self._engine.add(
+                    torrent,
+                    have=have or None,
+                    credential=await self._credential(item.id, torrent),
+                    peers=self._peers_of(item.infohash, self._sources.get(item.infohash)),
+                    is_held=self._sources.get(item.infohash) is Source.AIR,
+                )
+                item.state, item.problem = "downloading", None
+                self._connect(item.infohash)
+                self._tell_item(item)
+                return have
+        except (BundleError, SwarmError) as error:
+            await self._refuse(item, error.sentence)
+            raise
+        except (OSError, StoreError) as error:
+            self._delay(item, told(error))
+            raise
+        finally:
+            item.scope = None
+        return None
+
+    def _are_slots_taken(self) -> bool:
+        started = [item for item in self._items.values() if item.is_started]
+        return len(started) >= DOWNLOADS_AT_ONCE
+
+    async def conclude(self, identifier: str) -> None:
+        """Read back and show what `supply` has brought to its end.
+
+        Raises:
+            OSError, StoreError: it can't be written; it is tried again by itself.
+        """
+        item = self._items.get(identifier)
+        if item is None or item.state not in ("downloading", "repairing"):
+            while item is not None and item.state == "unpacking" and item.problem is None:
+                await trio.sleep(POLL_S)  # The engine has found it complete by itself.
+                item = self._items.get(identifier)
+            await trio.lowlevel.checkpoint()
+            return
+        item.state = "unpacking"
+        try:
+            await self._try_to_finish(item)
+        except (OSError, StoreError) as error:
+            item.problem = told(error)
+            assert self._nursery is not None  # noqa: S101 - set by run.
+            self._nursery.start_soon(self._finish_later, item)
+            raise
+
+    async def hold_in_place(self, identifier: str, torrent: Torrent, place: Path) -> bool:
+        """Hold a bundle that is being brought where it lies on a medium (SPEC 12.5).
+
+        Args:
+            identifier: Of the bundle.
+            torrent: Of the revision that is wanted.
+            place: The folder that holds the folder with the torrent's name.
+
+        Returns:
+            False: it isn't being brought, or not whole there; nothing has changed.
+
+        Raises:
+            OSError, StoreError: it can't be noted.
+        """
+        item = self._items.get(identifier)
+        if item is None or item.infohash != torrent.infohash or item.state == "refused":
+            return False
+        check_access(torrent, is_restricted=item.want.is_restricted)
+        bad = await self._on_disk(
+            partial(
+                self._store.inspect_place,
+                torrent,
+                place,
+                checkpoint=trio.from_thread.check_cancelled,
+            )
+        )
+        if bad or self._items.get(identifier) is not item:
+            return False
+        if item.scope is not None:
+            item.scope.cancel()
+        await self._engine.remove(item.infohash)
+        await self._on_disk(self._store.hold_in_place, torrent, place)
+        await self._engine.add(
+            torrent,
+            have=PieceSet.full(torrent.piece_count),
+            credential=await self._credential(item.id, torrent),
+        )
+        item.state = "unpacking"
+        await self._hold(item)
+        return True
+
+    async def lose_places(self, below: Path | None = None) -> int:
+        """Give up what was held on media that have gone, or on those below a folder; it is wanted again.
+
+        Returns:
+            How many bundles.
+        """
+        lost = set(await self._on_disk(partial(self._store.places_lost, below)))
+        for row in [row for row in self._rows.values() if row.infohash in lost]:
+            await self._engine.remove(row.infohash)
+            await self._on_disk(self._store.delete, row.infohash)
+            await self._database.call(self._catalogue.remove_state, row.id)
+            self._rows.pop(row.id, None)
+            self._sizes.pop(row.infohash, None)
+            self._tell([HaveItem(row.infohash, HaveState.GONE, 0)])
+            await self._note(
+                "medium",
+                sentence(
+                    "replicator.medium-gone",
+                    N_("{id} lay on a medium that isn't there any more; it is wanted again."),
+                    id=row.id,
+                ),
+            )
+        if lost:
+            self._planner.forget()
+            self._on_held()
+            self.look()
+        return len(lost)
 
     def _delay(self, item: Item, problem: Sentence) -> None:
         item.state, item.problem = "waiting", problem
@@ -693,6 +903,10 @@ class Replicator:
     def _item_of(self, infohash: bytes) -> Item | None:
         return next((item for item in self._items.values() if item.infohash == infohash), None)
 
+    async def _finish_later(self, item: Item) -> None:
+        await trio.sleep(RETRY_S)
+        await self._finish(item)
+
     async def _finish(self, item: Item) -> None:
         """All pieces are here: read them back, show the files, let the old revision go."""
         while self._items.get(item.id) is item and item.state != "refused":
@@ -711,7 +925,7 @@ class Replicator:
                 await self._repair(item, bad)
                 return
             if self._config.store.library:
-                await self._materialise(item.id, item.infohash)
+                await self._materialise(item.id, item.infohash, is_verified=True)
         except StoreError as error:
             if error.code != "library.damaged":
                 raise
@@ -749,7 +963,7 @@ class Replicator:
         self._tell([HaveItem(item.infohash, HaveState.COMPLETE, 1000)])
         if previous is not None and previous.infohash != item.infohash:
             await self._engine.remove(previous.infohash)
-            await self._on_disk(self._store.delete, previous.infohash)
+            await self._on_disk(partial(self._store.delete, previous.infohash, is_replaced=True))
             self._tell([HaveItem(previous.infohash, HaveState.GONE, 0)])
         if was_repair:
             text = sentence(
@@ -765,12 +979,16 @@ class Replicator:
         await self._note("repaired" if was_repair else "complete", text)
         self.look()
 
-    async def _materialise(self, identifier: str, infohash: bytes) -> None:
+    async def _materialise(
+        self, identifier: str, infohash: bytes, *, is_verified: bool = False
+    ) -> None:
         entry = await self._database.call(self._catalogue.bundle, identifier)
         if entry is None or entry.descriptor.infohash != infohash:
             return  # Another revision is listed by now; this one isn't shown any more.
         index = await self._on_disk(self._read_index, entry.descriptor)
-        await self._on_disk(self._library.materialise, identifier, infohash, index)
+        await self._on_disk(
+            partial(self._library.materialise, identifier, infohash, index, is_verified=is_verified)
+        )
 
     def _read_index(self, descriptor: Descriptor) -> Index:
         torrent = self._store.torrent(descriptor.infohash)
@@ -834,7 +1052,7 @@ class Replicator:
             )
             self._items[identifier] = item
             await self._repair(item, bad)
-        elif self._config.store.library and is_listed:
+        elif self._config.store.library and is_listed and not self._store.is_in_place(row.infohash):
             assert entry is not None  # noqa: S101 - is_listed says so.
             index = await self._on_disk(self._read_index, entry.descriptor)
             wrong = await self._on_disk(self._library.check, identifier, index)

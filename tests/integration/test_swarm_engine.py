@@ -355,3 +355,63 @@ async def test_adding_can_be_cancelled(tmp_path: Path) -> None:
         assert engine.statuses() == {}
         await engine.add(torrent)
         await completed(engine, torrent)
+
+
+def _first_half(torrent: Torrent, files: dict[str, bytes], folder: Path) -> PieceSet:
+    """Write the first half of the pieces into a payload's files, as a medium does."""
+    numbers = range(torrent.piece_count // 2)
+    for number in numbers:
+        file, offset, length = torrent.piece_place(number)
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as target:
+            target.seek(offset)
+            target.write(files[file.path][offset : offset + length])
+    return PieceSet.of(torrent.piece_count, numbers)
+
+
+async def test_what_a_medium_writes_into_a_running_torrent_is_not_fetched(tmp_path: Path) -> None:
+    files = some_files()
+    torrent = torrent_of(files)
+    folder = payload_folder(DataPaths(tmp_path / "b"), torrent)
+    async with (
+        seeding(tmp_path / "a", torrent, files) as county,
+        running(make_engine(tmp_path / "b", Tier.VILLAGE)) as village,
+    ):
+        await village.add(torrent)
+        await village.fill(torrent.infohash, lambda torrent, _: _first_half(torrent, files, folder))
+        durable = village.durable(torrent.infohash)
+        assert durable is not None
+        assert len(durable) == torrent.piece_count // 2
+        village.connect_peers(torrent.infohash, [county.address])
+        await completed(village, torrent)
+        assert read_files(folder) == files
+        await until(lambda: village.totals.down > 0)
+        assert village.totals.down < torrent.payload_size
+        await village.fill(bytes(32), lambda torrent, _: PieceSet(torrent.piece_count))
+
+
+async def test_medium_that_fails_half_way_leaves_what_it_wrote_and_a_running_torrent(
+    tmp_path: Path,
+) -> None:
+    files = some_files()
+    torrent = torrent_of(files)
+    folder = payload_folder(DataPaths(tmp_path / "b"), torrent)
+
+    def fail(torrent: Torrent, _have: PieceSet) -> PieceSet:
+        _first_half(torrent, files, folder)
+        raise OSError(5, "Input/output error")
+
+    async with (
+        seeding(tmp_path / "a", torrent, files) as county,
+        running(make_engine(tmp_path / "b", Tier.VILLAGE)) as village,
+    ):
+        await village.add(torrent)
+        with pytest.raises(OSError, match="Input/output"):
+            await village.fill(torrent.infohash, fail)
+        durable = village.durable(torrent.infohash)
+        assert durable is not None
+        assert len(durable) == torrent.piece_count // 2
+        village.connect_peers(torrent.infohash, [county.address])
+        await completed(village, torrent)
+        assert read_files(folder) == files

@@ -37,6 +37,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("publish", "revise", "review", "promote", "withdraw"),
     ),
     (N_("Satellite"), "cuntong_tools.datacast.commands", ("datacast",)),
+    (N_("Disks and discs by post"), "cuntong_tools.media.commands", ("media",)),
     (N_("Trust"), "cuntong_tools.authority.commands", ("authority",)),
     (N_("Nodes"), "cuntong_tools.node.commands", ("node",)),
     (N_("Try it out"), "cuntong_tools.demo.commands", ("demo",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,6 +22,7 @@ TIMEOUT_S = 30.0
 READ_BYTES = 64 * 1024
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _ANSWERS = msgspec.json.Decoder(Answer)
 
@@ -111,6 +112,21 @@ class ControlClient:
         for is_result, value in self._answers(method, params):
             if not is_result:
                 yield self._convert(value, kind)
+
+    def follow(
+        self,
+        item: type[T],
+        result: type[R],
+        method: str,
+        params: dict[str, Any],
+        on_item: Callable[[T], object],
+    ) -> R:
+        """Ask, hand over the items as they come, and return the result. Errors as `call`."""
+        for is_result, value in self._answers(method, params):
+            if is_result:
+                return self._convert(value, result)
+            on_item(self._convert(value, item))
+        raise AssertionError
 
     def _convert(self, value: object, kind: type[T]) -> T:
         try:

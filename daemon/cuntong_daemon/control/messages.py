@@ -13,8 +13,8 @@ import msgspec
 
 from cuntong_protocol.texts import Sentence
 
-MAX_REQUEST_BYTES = 64 * 1024
-"""Requests are a method and a few short words."""
+MAX_REQUEST_BYTES = 2 * 1024 * 1024
+"""Requests are a method and a few short words, and a receipt of 1 MiB as text."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """A status with a few thousand bundles; longer lists are paged."""
 MAX_PAGE = 500

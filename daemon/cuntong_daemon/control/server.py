@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ SOCKET_MODE = 0o660
 log = get_logger("control")
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a stream yields last, if its answer has a result."""
+
+    result: object
+
+
 class ControlServer:
     """A service: answers requests on a Unix socket.
 
@@ -47,7 +55,8 @@ class ControlServer:
         path: Where the socket is made. What a dead daemon left there is replaced.
         handlers: Methods that return one result. They get the request's params and may raise
             `CuntongError`, which the client is told; anything msgspec can encode may be returned.
-        streams: Methods whose items are sent as they come (progress); closed when the client leaves.
+        streams: Methods whose items are sent as they come (progress); closed when the client leaves. One that
+            yields an `Outcome` has that as its result.
     """
 
     def __init__(
@@ -150,10 +159,13 @@ class ControlServer:
             request = _REQUESTS.decode(line)
             method = request.method[:MAX_METHOD_CHARS]
             if items := self._streams.get(method):
+                result = None
                 async with aclosing(items(request.params)) as running:  # type: ignore[type-var]
                     async for item in running:
+                        if isinstance(item, Outcome):
+                            result = item.result
+                            break
                         await _send(stream, Answer(item=item))
-                result = None
             else:
                 result = await self._handlers.get(method, _unknown(method))(request.params)
             answer = Answer(result=result)

@@ -218,6 +218,7 @@ class DatacastReceiver:
         self._problem: Sentence | None = None
         self._problems: dict[str, Sentence] = {}
         self.blocks_done = 0
+        self.bytes_done = 0
 
     # What others see.
 
@@ -752,7 +753,9 @@ class DatacastReceiver:
         judged = await trio.to_thread.run_sync(check)
         is_good = all(good for _, good in judged)
         if is_good:
-            self.blocks_done += number not in content.whole
+            if number not in content.whole:
+                self.blocks_done += 1
+                self.bytes_done += len(data)
             content.whole[number] = ready
         has_engine = self._engine.status(content.entry.infohash) is not None
         for part, good in judged:

@@ -235,8 +235,17 @@ class KeyFiles:
 
 def network_fingerprint(nation_root: bytes, anchor: x509.Certificate) -> str:
     """What people compare to be sure that a pack is of their nation's network: its first root and its CA."""
-    digest = hashlib.sha256(nation_root).digest() + certificate_spki(anchor)
-    return fingerprint(hashlib.sha256(digest).digest())
+    return fingerprint(network_digest(hashlib.sha256(nation_root).digest(), anchor))
+
+
+def network_digest(nation_root_sha256: bytes, anchor: x509.Certificate) -> bytes:
+    """Which network this is (SPEC 5.6): the SHA-256 that the fingerprint begins with.
+
+    Args:
+        nation_root_sha256: Of the nation's root, version 1.
+        anchor: The nation's CA certificate.
+    """
+    return hashlib.sha256(nation_root_sha256 + certificate_spki(anchor)).digest()
 
 
 def own_certificate(files: KeyFiles) -> x509.Certificate:

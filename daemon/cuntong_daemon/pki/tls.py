@@ -225,7 +225,7 @@ def judge(
             node=identity.code,
             parent=own_code,
         )
-    _check_not_removed(identity, members)
+    check_not_removed(identity, members)
     _check_cas(identity, ca_certificates or {})
     issuer = identity.issuers[0]
     line = members.get(issuer, {}).get(identity.code)
@@ -271,7 +271,7 @@ def judge_parent(
             parent=expected,
             node=identity.code,
         )
-    _check_not_removed(identity, members)
+    check_not_removed(identity, members)
     _check_cas(identity, ca_certificates or {})
     _check_time(identity, now)
 
@@ -293,7 +293,12 @@ def _check_cas(identity: PeerIdentity, listed: Mapping[Division, bytes]) -> None
             )
 
 
-def _check_not_removed(identity: PeerIdentity, members: Members) -> None:
+def check_not_removed(identity: PeerIdentity, members: Members) -> None:
+    """Refuse who was removed.
+
+    Raises:
+        EnrolmentError: `node.removed`.
+    """
     # The authority that issued the certificate removes the node whatever key it shows; one further up
     # removes that key, so that the node can be enrolled again below it.
     for authority in (identity.issuers[0], *identity.code.ancestors):

@@ -70,6 +70,7 @@ class Library:
         infohash: bytes,
         index: Index,
         *,
+        is_verified: bool = False,
         checkpoint: Callable[[], None] = no_checkpoint,
     ) -> Path:
         """Make the bundle's folder from a complete payload, replacing an earlier one.
@@ -80,6 +81,7 @@ class Library:
             bundle_id: The bundle's id.
             infohash: Of its payload, complete in the store.
             index: The payload's index, already decoded and checked against the descriptor.
+            is_verified: Every byte of the payload has just been read and was right: what is linked isn't read again.
             checkpoint: Called between files; may raise to stop.
 
         Raises:
@@ -99,7 +101,7 @@ class Library:
             partial.mkdir()
             for folder in index.folders:
                 (partial / folder).mkdir(parents=True, exist_ok=True)
-            self._fill(partial, payload, index, checkpoint)
+            self._fill(partial, payload, index, checkpoint, is_verified=is_verified)
             (place / "revision").unlink(missing_ok=True)
             sync_filesystem(partial)
             partial.rename(place / "new")
@@ -201,7 +203,13 @@ class Library:
         _remove(place / "old")
 
     def _fill(
-        self, target: Path, payload: Path, index: Index, checkpoint: Callable[[], None]
+        self,
+        target: Path,
+        payload: Path,
+        index: Index,
+        checkpoint: Callable[[], None],
+        *,
+        is_verified: bool,
     ) -> None:
         by_pack: dict[int, list[IndexFile]] = {}
         for file in index.files:
@@ -211,11 +219,12 @@ class Library:
                 by_pack.setdefault(file.pack, []).append(file)
                 continue
             checkpoint()
+            is_linked = False
             if file.stored is None:
                 path.touch()
             else:
-                link_or_copy(payload / FILES_FOLDER / file.stored, path)
-            if not _has_root(path, file):
+                is_linked = link_or_copy(payload / FILES_FOLDER / file.stored, path)
+            if not (is_linked and is_verified) and not _has_root(path, file):
                 raise _damaged(file.path)
             _finish(path, file)
         for number, data in _unpacked(payload, index, sorted(by_pack)):

@@ -11,20 +11,24 @@ from pathlib import Path
 
 from .pieces import open_plain
 
-_FICLONE = 0x40049409
+FICLONE = 0x40049409
 """ioctl of Linux: share the blocks of another file (btrfs, XFS, bcachefs)."""
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> bool:
     """Make `target` have the content of `source`. It must not exist.
+
+    Returns:
+        Whether it is a hard link.
 
     Raises:
         OSError: nothing is left behind.
     """
     with suppress(OSError):  # Another file system, too many links, or a disk without them.
         os.link(source, target, follow_symlinks=False)
-        return
+        return True
     copy(source, target)
+    return False
 
 
 def copy(source: Path, target: Path) -> None:
@@ -36,7 +40,7 @@ def copy(source: Path, target: Path) -> None:
     try:
         with os.fdopen(open_plain(source), "rb") as reader, target.open("xb") as writer:
             try:
-                fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+                fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
             except OSError:
                 shutil.copyfileobj(reader, writer, 1024 * 1024)
         target.chmod(0o444)

@@ -35,7 +35,13 @@ from .pieces import (
     sync_pieces,
     verified_pieces,
 )
-from .torrents import keep_torrent, load_torrent, payload_folder, torrent_path
+from .torrents import (
+    keep_superseded,
+    keep_torrent,
+    load_torrent,
+    payload_folder,
+    torrent_path,
+)
 
 MAX_TORRENT_BYTES = 256 * 1024 * 1024
 """More than the largest torrent that can be made: 2^20 piece hashes and 100,000 long paths."""
@@ -91,6 +97,7 @@ class Store:
         self._paths = paths
         self._database = connection
         self._lock = threading.Lock()
+        self._in_place = _links_in(paths.store)
         with self._lock, connection:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.executescript(_SCHEMA)
@@ -243,8 +250,13 @@ class Store:
             self._note(torrent, is_complete=False)
         return bad
 
-    def delete(self, infohash: bytes) -> None:
+    def delete(self, infohash: bytes, *, is_replaced: bool = False) -> None:
         """Remove a payload's files, torrent and traces. Content that others link stays with them.
+
+        Args:
+            infohash: The payload's.
+            is_replaced: By a later revision: its torrent is kept aside (SPEC 12, ADR 15), since other places may still
+                have this one.
 
         Raises:
             StoreError: `store.disk-error`; what is left is removed by `recover` or by calling again.
@@ -253,10 +265,12 @@ class Store:
             self._forget(infohash)
         place = self._paths.store / infohash.hex()
         try:
+            if is_replaced:
+                keep_superseded(self._paths, infohash)
             torrent_path(self._paths, infohash).unlink(missing_ok=True)
-            if place.exists():
-                shutil.rmtree(place)
+            if remove_place(place):
                 sync_folder(self._paths.store)
+            self._in_place.pop(infohash, None)
         except OSError as error:
             raise disk_error(error) from error
         self._forget(infohash)
@@ -287,8 +301,7 @@ class Store:
                 self._paths.store.mkdir(parents=True, exist_ok=True)
                 keep_torrent(self._paths, torrent)
                 self._note(torrent, is_complete=False)
-                if target.exists():
-                    shutil.rmtree(target)  # It was wanted before; what came of it is here too.
+                remove_place(target)  # It was wanted before; what came of it is here too.
                 sync_pieces(torrent, source / torrent.name, PieceSet.full(torrent.piece_count))
                 source.rename(target)
                 sync_folder(self._paths.store)
@@ -333,11 +346,59 @@ class Store:
                 if infohash is None or infohash in known:
                     continue
                 if folder == self._paths.store:
-                    shutil.rmtree(place, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        remove_place(place)
                 else:
                     place.unlink(missing_ok=True)
                 removed.add(infohash)
         return sorted(removed)
+
+    # What is held on a medium (SPEC 12.5).
+
+    def is_in_place(self, infohash: bytes) -> bool:
+        """Whether a payload lies on a medium and not in the store."""
+        return infohash in self._in_place
+
+    def places(self) -> dict[bytes, Path]:
+        """Where payloads lie that are held on media."""
+        return dict(self._in_place)
+
+    def places_lost(self, below: Path | None = None) -> list[bytes]:
+        """Payloads that were held on a medium which has gone, or on one below a folder."""
+        return [
+            infohash
+            for infohash, place in self.places().items()
+            if not place.is_dir() or (below is not None and place.is_relative_to(below))
+        ]
+
+    def inspect_place(
+        self, torrent: Torrent, place: Path, *, checkpoint: Callable[[], None] = no_checkpoint
+    ) -> PieceSet:
+        """The pieces of a payload that are missing or wrong on a medium; every byte is read."""
+        if any((place / torrent.name / file.path).is_symlink() for file in torrent.files):
+            return PieceSet.full(torrent.piece_count)
+        return verified_pieces(torrent, place / torrent.name, checkpoint=checkpoint).missing()
+
+    def hold_in_place(self, torrent: Torrent, place: Path) -> None:
+        """Hold a payload where it lies; all of it has been read.
+
+        Args:
+            torrent: Of the payload.
+            place: The folder that holds the folder with the torrent's name.
+
+        Raises:
+            StoreError: `store.disk-full`, `store.disk-error`.
+        """
+        target = self._paths.store / torrent.infohash.hex()
+        try:
+            keep_torrent(self._paths, torrent)
+            remove_place(target)
+            target.symlink_to(place, target_is_directory=True)
+            sync_folder(self._paths.store)
+            self._in_place[torrent.infohash] = place
+        except OSError as error:
+            raise disk_error(error) from error
+        self._note(torrent, is_complete=True)
 
     # Parts.
 
@@ -360,7 +421,7 @@ class Store:
             self._note(torrent, is_complete=False)
             return bad
         try:
-            for file in torrent.files:
+            for file in torrent.files if not self.is_in_place(torrent.infohash) else ():
                 path = folder / file.path
                 if path.stat().st_size != file.length:
                     os.truncate(path, file.length)
@@ -446,6 +507,32 @@ def _is_whole(torrent: Torrent, path: str, source: Path, checkpoint: Callable[[]
                 torrent.check_piece(piece, os.pread(handle.fileno(), length, offset))
             except (OSError, BundleError):
                 return False
+    return True
+
+
+def _links_in(store: Path) -> dict[bytes, Path]:
+    """Payloads that are held elsewhere, and where."""
+    found: dict[bytes, Path] = {}
+    with contextlib.suppress(OSError), os.scandir(store) as entries:
+        for entry in entries:
+            infohash = _infohash(entry.name)
+            if infohash is not None and entry.is_symlink():
+                found[infohash] = Path(entry.path).readlink()
+    return found
+
+
+def remove_place(place: Path) -> bool:
+    """Remove a payload's folder; of one that is held on a medium, the link to it. False: there was none.
+
+    Raises:
+        OSError: some of it is left.
+    """
+    if place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+    else:
+        return False
     return True
 
 

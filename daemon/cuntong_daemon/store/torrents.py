@@ -13,6 +13,9 @@ from cuntong_protocol.texts import N_
 
 from .errors import StoreError
 
+MAX_SUPERSEDED = 2_000
+"""About 200 MB; the oldest go first."""
+
 
 def torrent_path(paths: DataPaths, infohash: bytes) -> Path:
     return paths.torrents / f"{infohash.hex()}.torrent"
@@ -33,6 +36,26 @@ def keep_torrent(paths: DataPaths, torrent: Torrent) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, torrent.encode())
+
+
+def superseded_path(paths: DataPaths, infohash: bytes) -> Path:
+    """Where the torrent of a replaced revision is kept."""
+    return paths.media / "superseded" / f"{infohash.hex()}.torrent"
+
+
+def keep_superseded(paths: DataPaths, infohash: bytes) -> None:
+    """Keep a torrent aside: by it can be told what a place has that holds this revision (ADR 15).
+
+    Raises:
+        OSError: it can't be moved.
+    """
+    source, target = torrent_path(paths, infohash), superseded_path(paths, infohash)
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+        kept = sorted(target.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in kept[:-MAX_SUPERSEDED]:
+            path.unlink(missing_ok=True)
 
 
 def load_torrent(paths: DataPaths, infohash: bytes) -> Torrent:

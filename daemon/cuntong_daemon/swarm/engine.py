@@ -325,6 +325,42 @@ class SwarmEngine:
 
     # What comes another way.
 
+    async def fill(self, infohash: bytes, work: Callable[[Torrent, PieceSet], PieceSet]) -> None:
+        """Let somebody write pieces straight into a payload's files; meanwhile the torrent is out of the session.
+
+        `Completed` isn't emitted for what `work` has brought to the end; `status` says it.
+
+        Args:
+            infohash: Of a torrent that isn't complete; others are left alone.
+            work: Called in a thread with the torrent and the durable pieces; writes others, and returns those that it
+                has checked and made durable.
+
+        Raises:
+            StoreError: `store.no-torrent`.
+            OSError: from `work`; what is on the disk is hashed and counts.
+        """
+        entry = self._entries.get(infohash)
+        if entry is None or entry.state is TorrentState.COMPLETE:
+            await trio.lowlevel.checkpoint()
+            return
+        async with entry.lock:
+            await self._detach(entry)
+            torrent = await self._torrent_of(entry)
+            have: PieceSet | None = None
+            try:
+                have = entry.durable | await trio.to_thread.run_sync(work, torrent, entry.durable)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._enter(entry, torrent, have)
+
+    def note_pieces(self, torrent: Torrent, have: PieceSet) -> None:
+        """Remember durable pieces of a payload that isn't added (yet). Blocks.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        write_resume(self._paths, torrent.infohash, Resume(VERSION, have.to_bytes()))
+
     def durable(self, infohash: bytes) -> PieceSet | None:
         """Pieces that were checked and would survive a power cut; None when the torrent wasn't added."""
         entry = self._entries.get(infohash)

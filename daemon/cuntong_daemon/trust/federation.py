@@ -133,6 +133,12 @@ class Federation:
         self._floors.bootstrap(NATION, anchor, nation_root, proven_time)
         self._authorities.pop(NATION, None)
 
+    @property
+    def nation_root_sha256(self) -> bytes:
+        """Of the nation's first root, which this node was enrolled with; empty before that."""
+        known = self._floors.load(NATION)
+        return b"" if known is None else bytes.fromhex(known.anchor)
+
     def confirm_clock(self, parent_time: datetime) -> None:
         """The parent said what time it is; when the clock here agrees, it is trusted from now on."""
         clock = self._clock()
@@ -148,10 +154,14 @@ class Federation:
         known = self._authorities.get(authority)
         return known is not None and authority in self._followed and known.wants(version, sha256)
 
-    def refresh(self) -> Refresh:
+    def refresh(self, *, is_tolerant: bool = False) -> Refresh:
         """Look at everything in the spool, verify what is new, and work out the view.
 
         Whatever others sent, this doesn't raise: it is refused, and the last verified catalogue stays.
+
+        Args:
+            is_tolerant: Judge by the tolerant profile this time, whatever the node's own: what comes by post was weeks
+                on its way.
 
         Raises:
             TrustError: `trust.no-anchor`: the node was never enrolled.
@@ -164,7 +174,7 @@ class Federation:
                 N_("This node has no national root: enrol it with “cuntong node enrol PACK”."),
                 fault=Fault.CONFIG,
             )
-        round_ = Round(enrolled, self._clock())
+        round_ = Round(enrolled, self._clock(), self.profile == "strict" and not is_tolerant)
         chain = [*reversed(self.code.ancestors), self.code]
         for code in chain:
             self._follow(code, round_)
@@ -194,7 +204,7 @@ class Federation:
             endorsed_by, endorsement = found
             frozen = self._admit(authority, endorsed_by, endorsement, round_)
         above = round_.time_above(code)
-        strict_clock = round_.clock if self.profile == "strict" else None
+        strict_clock = round_.clock if round_.is_strict else None
         if frozen is None:
             authority.update(round_.enrolled, above, strict_clock)
             round_.metadata.extend(authority.waiting)
@@ -216,7 +226,7 @@ class Federation:
         """Apply an endorsement. Returns why nothing new may be taken from the authority, or None."""
         code = authority.code
         now = round_.time_above(code)
-        if self.profile == "strict":
+        if round_.is_strict:
             now = max(now, round_.clock)
         if by in round_.frozen:
             return TrustError(

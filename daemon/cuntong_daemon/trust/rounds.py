@@ -17,9 +17,10 @@ from .view import AuthorityState, Missing, State
 class Round:
     """What one refresh gathers."""
 
-    def __init__(self, enrolled: datetime, clock: datetime) -> None:
+    def __init__(self, enrolled: datetime, clock: datetime, is_strict: bool) -> None:
         self.enrolled = enrolled
         self.clock = clock
+        self.is_strict = is_strict
         self.followed: dict[Division, Authority] = {}
         self.endorsed: dict[Division, tuple[Division | None, Endorsement | None]] = {}
         self.endorsements: dict[Division, Mapping[Division, Endorsement]] = {}

@@ -271,16 +271,36 @@ def catalogue_items(data: bytes, head: CatalogueHead, bases: Mapping[str, bytes]
         DatacastError: `datacast.bad-object`.
     """
     dictionary = b"".join(bases[base.name] for base in head.bases)
+    room = _room(data)
     start = len(data) - sum(head.frames)
-    room = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_FACTOR * len(data))
     for size in head.frames:
         frame = _unpacked(data[start : start + size], min(MAX_FRAME_BYTES, room), dictionary)
         room -= len(frame)
-        try:
-            yield from _ITEMS.decode(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _bad_object(str(error)) from None
+        yield from _items(frame)
         start += size
+
+
+def snapshot_frame(data: bytes, head: CatalogueHead, number: int) -> list[Item]:
+    """The files in one frame of a snapshot.
+
+    Raises:
+        DatacastError: `datacast.bad-object`; the other frames may be sound.
+    """
+    start = len(data) - sum(head.frames[number:])
+    packed = data[start : start + head.frames[number]]
+    return _items(_unpacked(packed, min(MAX_FRAME_BYTES, _room(data))))
+
+
+def _room(data: bytes) -> int:
+    return max(MIN_UNPACKED_BYTES, MAX_UNPACKED_FACTOR * len(data))
+
+
+def _items(frame: bytes) -> list[Item]:
+    try:
+        items: list[Item] = _ITEMS.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad_object(str(error)) from None
+    return items
 
 
 def _pack(value: msgspec.Struct) -> bytes:

@@ -1,0 +1,236 @@
+"""A volume as a neighbour: it announces its catalogues and serves what the verifier asks for (SPEC 12.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import trio
+
+from cuntong_protocol.bundle.errors import BundleError
+from cuntong_protocol.bundle.torrent import Torrent, decode_torrent
+from cuntong_protocol.datacast.objects import (
+    CatalogueHead,
+    Item,
+    catalogue_head,
+    snapshot_frame,
+)
+from cuntong_protocol.divisions import Division
+from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.link.messages import Announcement
+from cuntong_protocol.media.layout import (
+    AGAIN_FOLDER,
+    CATALOGUE_FOLDER,
+    PARTS_FOLDER,
+    STORE_FOLDER,
+    TORRENT_FOLDER,
+    again,
+    torrent_file,
+)
+from cuntong_protocol.trust.names import (
+    blob_path,
+    is_version,
+    metadata_path,
+    parse_metadata_name,
+    timestamp_path,
+)
+
+from .volume import VolumeFolder
+
+MAX_CATALOGUE_BYTES = 128 * 1024 * 1024
+"""Of one authority, packed: as much as the datacast takes."""
+MAX_CATALOGUES = 5_000
+"""The authorities that one node follows at most, with those above it."""
+MAX_INDEXED = 500_000
+"""Files in all catalogues of a volume: 100 bytes of memory each."""
+MAX_TORRENT_BYTES = 32 * 1024 * 1024
+MAX_TORRENTS = 20_000
+MAX_MANIFEST_LINES = 1_000_000
+MAX_COPIES = 2
+UNPACKED_KEPT = 2
+"""Frames of some MiB in memory: what belongs together was packed together."""
+TIMESTAMP_FILE = "timestamp.json"
+_SMALL = tuple(f"{folder}/" for folder in (CATALOGUE_FOLDER, TORRENT_FOLDER, AGAIN_FOLDER))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an object lies: file on the volume, number of the frame, index within it."""
+
+    file: PurePosixPath
+    frame: int
+    item: int
+
+
+class MediumSource:
+    """Implements `cuntong_daemon.metadata.Source` over an open volume."""
+
+    def __init__(self, volume: VolumeFolder) -> None:
+        self._volume = volume
+        self._places: dict[str, list[_Place]] = {}
+        self._frames: OrderedDict[tuple[PurePosixPath, int], list[Item]] = OrderedDict()
+        self.announcements: dict[Division, Announcement] = {}
+        self.damaged: list[Division] = []
+
+    def look(self) -> None:
+        """Read the catalogues through. Blocks.
+
+        `announcements` are the timestamps that lie there, not verified; `damaged` names authorities of which
+        neither copy is what the bag's manifest says, so that something may be missing.
+        """
+        stated = manifest_hashes(self._volume)
+        copies: dict[Division, list[PurePosixPath]] = {}
+        for folder in (CATALOGUE_FOLDER, again(CATALOGUE_FOLDER)):
+            for name in self._volume.names(folder):
+                with suppress(CuntongError):
+                    copies.setdefault(Division(name), []).append(folder / name)
+        for authority, files in sorted(copies.items())[:MAX_CATALOGUES]:
+            right = next((file for file in files if self._is_as_stated(file, stated)), None)
+            whole = [self._index(authority, file) for file in (files if right is None else [right])]
+            if right is None and (stated or not any(whole)):
+                self.damaged.append(authority)
+
+    async def fetch(
+        self, path: str, max_bytes: int, base: tuple[bytes, bytes] | None = None
+    ) -> bytes | None:
+        """An object, or None."""
+        return await trio.to_thread.run_sync(self.read, path, max_bytes)
+
+    def read(self, path: str, max_bytes: int) -> bytes | None:
+        """An object, or None. Blocks. Whoever asks again, since what he got was no good, gets the other copy."""
+        places = self._places.get(path, [])
+        for place in tuple(places):
+            places.append(places.pop(0))
+            data = self._read(place)
+            if data is not None and len(data) <= max_bytes:
+                return data
+        return None
+
+    def _is_as_stated(self, file: PurePosixPath, stated: Mapping[str, str]) -> bool:
+        data = self._volume.read(file, MAX_CATALOGUE_BYTES)
+        return data is not None and hashlib.sha256(data).hexdigest() == stated.get(str(file))
+
+    def _index(self, authority: Division, file: PurePosixPath) -> bool:
+        """Note where what is. False: some of it can't be read."""
+        try:
+            data, head = self._open(authority, file)
+        except (CuntongError, OSError):
+            return False
+        is_whole = not head.bases
+        for frame in range(len(head.frames)):
+            try:
+                items = snapshot_frame(data, head, frame)
+            except CuntongError:
+                is_whole = False
+                continue
+            for number, item in enumerate(items):
+                path = _object_path(authority, item)
+                if path is None or len(self._places) >= MAX_INDEXED:
+                    continue
+                if item.name == TIMESTAMP_FILE:
+                    self._note_timestamp(authority, item.data)
+                places = self._places.setdefault(path, [])
+                if len(places) < MAX_COPIES:
+                    places.append(_Place(file, frame, number))
+        return is_whole
+
+    def _note_timestamp(self, authority: Division, data: bytes) -> None:
+        try:
+            version = json.loads(data)["signed"]["version"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return
+        known = self.announcements.get(authority)
+        if is_version(version) and (known is None or known.version < version):
+            digest = hashlib.sha256(data).digest()
+            self.announcements[authority] = Announcement(authority, version, digest)
+
+    def _open(self, authority: Division, file: PurePosixPath) -> tuple[bytes, CatalogueHead]:
+        data = self._volume.read(file, MAX_CATALOGUE_BYTES)
+        if data is None:
+            raise OSError(str(file))
+        return data, catalogue_head(data, authority)
+
+    def _read(self, place: _Place) -> bytes | None:
+        key = (place.file, place.frame)
+        items = self._frames.get(key)
+        if items is None:
+            try:
+                data, head = self._open(Division(place.file.name), place.file)
+                items = snapshot_frame(data, head, place.frame)
+            except (CuntongError, OSError, IndexError):
+                return None
+            self._frames[key] = items
+            if len(self._frames) > UNPACKED_KEPT:
+                self._frames.popitem(last=False)
+        else:
+            self._frames.move_to_end(key)
+        return items[place.item].data if place.item < len(items) else None
+
+
+def manifest_hashes(volume: VolumeFolder) -> dict[str, str]:
+    """What the bag's manifest states of the small files that everything hangs on, by path; empty if it can't be read."""
+    found: dict[str, str] = {}
+    with suppress(OSError, UnicodeDecodeError):
+        with os.fdopen(
+            volume.open(PurePosixPath("manifest-sha256.txt")), encoding="utf-8"
+        ) as lines:
+            for _, line in zip(range(MAX_MANIFEST_LINES), lines, strict=False):
+                digest, _, path = line.strip().partition("  ")
+                if path.startswith(_SMALL):
+                    found[path] = digest
+    return found
+
+
+def _object_path(authority: Division, item: Item) -> str | None:
+    if not item.name:
+        return blob_path(hashlib.sha256(item.data).hexdigest())
+    try:
+        role, version = parse_metadata_name(item.name)
+    except CuntongError:
+        return None
+    return timestamp_path(authority) if version is None else metadata_path(authority, role, version)
+
+
+def torrent_names(volume: VolumeFolder) -> list[bytes]:
+    """The infohashes of the torrents that a volume names, in either copy. At most `MAX_TORRENTS`."""
+    names = {
+        name for folder in (TORRENT_FOLDER, again(TORRENT_FOLDER)) for name in volume.names(folder)
+    }
+    return sorted(
+        found for name in names if (found := _infohash(name.removesuffix(".torrent"))) is not None
+    )[:MAX_TORRENTS]
+
+
+def payload_names(volume: VolumeFolder) -> list[bytes]:
+    """The infohashes below `data/store` and `data/parts`."""
+    names = {name for folder in (STORE_FOLDER, PARTS_FOLDER) for name in volume.names(folder)}
+    return sorted(found for name in names if (found := _infohash(name)) is not None)
+
+
+def read_torrent(volume: VolumeFolder, infohash: bytes) -> Torrent | None:
+    """A torrent of the volume, checked; None when neither copy is right."""
+    path = torrent_file(infohash)
+    for place in (path, again(path)):
+        data = volume.read(place, MAX_TORRENT_BYTES)
+        if data is None:
+            continue
+        try:
+            return decode_torrent(data, infohash=infohash)
+        except BundleError:
+            continue
+    return None
+
+
+def _infohash(name: str) -> bytes | None:
+    if len(name) != 64:
+        return None
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        return None

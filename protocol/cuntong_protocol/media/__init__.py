@@ -1,0 +1,1 @@
+"""Disks and discs by post: volumes, and the receipts that come back (SPEC 12)."""
