@@ -125,7 +125,11 @@ def remounted(folder: Path, image: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+        # While others mount and unmount, it may not find what is mounted.
+        for _ in range(10):
+            subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+            if not folder.is_mount():
+                break
 
 
 # --- What lies on a volume ------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from rich.cells import cell_len
 from cuntong_daemon import i18n
 from cuntong_protocol.bundle.metadata import Licence
 from cuntong_protocol.errors import Fault
-from cuntong_tools.datacast.plan import MOST_BUNDLES, parse_fade, parse_size, plan
+from cuntong_tools.datacast.plan import MOST_BUNDLES, parse_fade, plan
 from cuntong_tools.main import set_up_language
 from cuntong_tools.output import tell_error
+from cuntong_tools.sizes import parse_size
 from tests.support.node import fake_node, published
 
 OPERA = published("春节戏曲晚会", "spring-opera")

@@ -57,11 +57,11 @@ def media_methods(media: Media) -> dict[str, Handler]:
     """Methods with one answer."""
 
     async def receipt(params: dict[str, Any]) -> TakenReceipt:
-        return await media.take_receipt(msgspec.convert(params, _Receipt).text)
+        return await media.accounts.take_receipt(msgspec.convert(params, _Receipt).text)
 
     async def report(params: dict[str, Any]) -> MadeReceipt:
         del params
-        return await media.make_receipt()
+        return await media.accounts.make_receipt()
 
     async def status(params: dict[str, Any]) -> MediaStatus:
         code = msgspec.convert(params, _Status).code
@@ -108,7 +108,7 @@ def media_streams(
     async def offer(params: dict[str, Any]) -> AsyncIterator[object]:
         asked = msgspec.convert(params, _Offer)
         places = list(dict.fromkeys(parse_division(code) for code in asked.places))
-        bundles, end = await media.offer(
+        bundles, end = await media.accounts.offer(
             places,
             frozenset(asked.bundles),
             asked.release,

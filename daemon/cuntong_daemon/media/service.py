@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import trio
@@ -18,79 +17,39 @@ from cuntong_daemon.control.media_messages import (
     ImportResult,
     ImportStep,
     InPlace,
-    MadeReceipt,
     MediaStatus,
-    Offer,
-    OfferedBundle,
-    PlaceKnown,
     SetSeen,
     TakenReceipt,
 )
-from cuntong_daemon.files import write_atomically
 from cuntong_daemon.logs import get_logger
-from cuntong_daemon.policy.selection import NodeProfile
 from cuntong_daemon.store.errors import StoreError
 from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.media.errors import MediaError
 from cuntong_protocol.media.layout import parse_volume_folder
-from cuntong_protocol.media.papers import (
-    MAX_ORDERS,
-    MAX_PROBLEMS,
-    MAX_RECEIPT_BYTES,
-    SHORT,
-    Receipt,
-    Statistics,
-    Subscriptions,
-    receipt_text,
-    shortened,
-    sign_receipt,
-)
 from cuntong_protocol.texts import N_, Sentence, sentence
 
+from .accounts import Accounts, place_known
+from .arrivals import Arrivals
 from .importing import Report, Services, VolumeImport, VolumeResult
-from .offering import (
-    Destination,
-    Wish,
-    catalogues_for,
-    check_places,
-    offered,
-    present_at_all,
-)
-from .receipts import checked_receipt, qr_of
-from .records import KnownSet, Place
+from .records import KnownSet
 from .volume import (
-    RECEIPT_SUFFIX,
     VolumeFolder,
     find_receipts,
     find_volumes,
-    folders_in,
     gone,
-    is_volume,
 )
 
 log = get_logger("media")
 
 WATCH_INTERVAL_S = 5.0
 """How soon a medium that was put in is noticed, and one that was pulled out."""
-COUNT_INTERVAL_S = 600.0
-"""What a power cut takes from the statistics."""
-MAX_WATCHED_PLACES = 256
 MAX_SHOWN_PLACES = 500
-MAX_RECEIPT_FILE_BYTES = 2 * MAX_RECEIPT_BYTES
 MAX_SHOWN = 1_000
 """Bundles in an answer: those with something to say come first."""
 
 _WEIGHT = ("refused", "taken", "older", "known", "foreign")
 _TROUBLE = ("partial", "refused", "unwanted", "unknown", "offered", "complete", "here")
-
-
-@dataclass(slots=True)
-class _Counted:
-    """What was counted when it was written down last."""
-
-    values: dict[str, int] = field(default_factory=dict)
-    holdings: dict[Division, int] = field(default_factory=dict)
 
 
 class Media:
@@ -116,36 +75,38 @@ class Media:
         self._config = config
         self._services = services
         self._clock = clock
-        self._satellite_bytes = satellite_bytes
-        self._problems = problems
         self._record = record
+        self.accounts = Accounts(
+            config,
+            services,
+            clock=clock,
+            satellite_bytes=satellite_bytes,
+            problems=problems,
+            record=record,
+        )
         self._turn = trio.Lock()
         self._running: ImportStep | None = None
         self._path: Path | None = None
         self._scope: trio.CancelScope | None = None
-        self._known: dict[Path, object] = {}
-        self._counted = _Counted()
+        self._arrivals = Arrivals(config.media.watch)
         self._wake = trio.Event()
 
     # The service.
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
-        records, database = self._services.records, self._services.database
-        await database.call(records.begin_counting, self._now())
-        for identifier in await database.call(records.orders):
-            self._services.replicator.demand(identifier)
+        await self.accounts.begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             nursery.start_soon(self._watch_places)
-            nursery.start_soon(self._count_now_and_then)
+            nursery.start_soon(self.accounts.run)
             nursery.start_soon(self._look_at_offers)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
                 with trio.move_on_after(2.0, shield=True):
-                    await self._count()
+                    await self.accounts.count()
 
     def look(self) -> None:
         """What is listed, or what is held, has changed."""
@@ -209,8 +170,7 @@ class Media:
             self._scope.cancel()
             stopped += 1
         stopped += await self._services.replicator.lose_places(path)
-        for known in [known for known in self._known if _overlap(known, path)]:
-            self._known[known] = _EJECTED
+        self._arrivals.eject(path)
         async with self._turn:
             return stopped
 
@@ -225,7 +185,7 @@ class Media:
                 ),
                 path=str(path),
             )
-        taken = [await self._take_file(file) for file in receipts]
+        taken = [await self.accounts.take_file(file) for file in receipts]
         done: list[VolumeResult] = []
         for place in volumes:
             done.append(await self._import_volume(place, report, in_place=in_place))
@@ -233,7 +193,9 @@ class Media:
                 break
         receipt_file, problem = "", None
         if volumes and not done[-1].is_gone and any(not it.volume.is_refused for it in done):
-            receipt_file, problem = await self._leave_receipt(path, volumes)
+            top = path if path not in volumes else path.parent
+            receipt_file, problem = await self.accounts.leave_receipt(top)
+            await trio.to_thread.run_sync(self._arrivals.know, top)
         return await self._conclude(
             done, [it for it in taken if it is not None], receipt_file, problem
         )
@@ -254,7 +216,7 @@ class Media:
         records, database = self._services.records, self._services.database
         await database.call(records.count, {"by_medium": result.bytes_taken})
         if result.paper is not None and not result.is_gone:
-            paper, now = result.paper, self._now()
+            paper, now = result.paper, self.accounts.now()
             await database.call(lambda: records.imported(paper, now, is_in_place=in_place))
         await self._record(
             "medium",
@@ -312,270 +274,6 @@ class Media:
             problems=[one for it in done for one in it.problems][:MAX_SHOWN],
         )
 
-    # Receipts.
-
-    async def take_receipt(self, text: str, file: str = "") -> TakenReceipt:
-        """Note what a place has, by its receipt.
-
-        Raises:
-            MediaError: as `checked_receipt`, and `media.old-receipt`.
-            EnrolmentError: `node.removed`.
-        """
-        services = self._services
-        receipt = await trio.to_thread.run_sync(
-            lambda: checked_receipt(
-                text,
-                identity=services.identity,
-                network=services.network,
-                members=services.holder.view.members,
-            )
-        )
-        for identifier in receipt.orders:
-            services.replicator.demand(identifier)
-        body = msgspec.msgpack.encode(receipt)
-        if not await services.database.call(services.records.take_receipt, receipt, body):
-            raise MediaError(
-                "media.old-receipt",
-                N_(
-                    "A receipt of {code} that is as new as this one, or newer, was taken before: nothing has changed."
-                ),
-                fault=Fault.USAGE,
-                code=receipt.code,
-            )
-        await self._record(
-            "medium",
-            sentence(
-                "media.receipt-taken",
-                N_("Receipt {number} of {code} was taken: it has {count} bundles."),
-                number=receipt.number,
-                code=receipt.code,
-                count=len(receipt.holdings),
-            ),
-        )
-        return TakenReceipt(
-            code=receipt.code,
-            number=receipt.number,
-            payloads=len(receipt.holdings),
-            is_all=receipt.is_all,
-            orders=list(receipt.orders),
-            made_at=receipt.made_at,
-            file=file,
-        )
-
-    async def make_receipt(self) -> MadeReceipt:
-        """A new receipt of this place."""
-        services = self._services
-        await self._count()
-        receipt = await self._receipt()
-        identity = services.identity
-        fresh = [
-            row.infohash
-            for row in sorted(
-                services.replicator.rows.values(), key=lambda row: row.changed_at, reverse=True
-            )[:MAX_SHOWN]
-        ]
-
-        def sign() -> tuple[str, str]:
-            text = receipt_text(sign_receipt(receipt, identity.key, identity.chain_der))
-            return text, qr_of(receipt, identity, fresh)
-
-        text, qr = await trio.to_thread.run_sync(sign)
-        return MadeReceipt(
-            code=receipt.code,
-            number=receipt.number,
-            file=f"{receipt.code}{RECEIPT_SUFFIX}",
-            text=text,
-            qr=qr,
-        )
-
-    async def _receipt(self) -> Receipt:
-        services, config = self._services, self._config
-        records, database = services.records, services.database
-        number = await database.call(records.next_number)
-        counters = await database.call(records.counters)
-        sets = await database.call(records.sets)
-        rows = services.replicator.rows
-        usage = await trio.to_thread.run_sync(services.store.usage)
-        orders = [identifier for identifier in await services.orders() if identifier not in rows]
-        view = services.holder.view
-        quota = config.store.quota_bytes
-        free = usage.free if not quota else max(0, min(usage.free, quota - usage.used))
-        return Receipt(
-            code=str(config.division),
-            number=number,
-            made_at=self._now(),
-            proven_time=max(0, int(view.proven_time.timestamp())),
-            network=services.network,
-            is_all=True,
-            held=shortened({row.infohash for row in rows.values()}),
-            orders=tuple(orders[:MAX_ORDERS]),
-            catalogues={
-                str(code): state.versions.get("timestamp", 0)
-                for code, state in view.authorities.items()
-            },
-            sets={known.serial: known.numbers for known in sets},
-            subscriptions=Subscriptions(
-                categories=config.subscriptions.categories,
-                languages=config.subscriptions.languages,
-                publishers=config.subscriptions.publishers,
-                groups=config.subscriptions.groups,
-            ),
-            free=free,
-            used=usage.used,
-            statistics=self._statistics(counters, len(rows)),
-        )
-
-    def _statistics(self, counters: Mapping[str, int], bundles: int) -> Statistics:
-        return Statistics(
-            since=counters.get("since", 0),
-            until=self._now(),
-            bundles=bundles,
-            by_satellite=counters.get("by_satellite", 0),
-            by_swarm=counters.get("by_swarm", 0),
-            by_medium=counters.get("by_medium", 0),
-            sent=counters.get("sent", 0),
-            problems=tuple(dict.fromkeys(it.code for it in self._problems()))[:MAX_PROBLEMS],
-        )
-
-    async def _leave_receipt(self, path: Path, volumes: list[Path]) -> tuple[str, Sentence | None]:
-        """Put a receipt onto the medium, beside the volumes."""
-        top = path if path not in volumes else path.parent
-        made = await self.make_receipt()
-        file = top / made.file
-        try:
-            await trio.to_thread.run_sync(write_atomically, file, made.text.encode())
-        except OSError as error:
-            return "", sentence(
-                "media.no-receipt",
-                N_("The receipt couldn't be written onto the medium: {reason}."),
-                reason=error.strerror or str(error),
-            )
-        self._known[file.parent] = await trio.to_thread.run_sync(_fingerprint, file.parent)
-        return str(file), None
-
-    async def _take_file(self, file: Path) -> TakenReceipt | None:
-        """A receipt that lies on a medium; None: it is this place's own, or was taken before."""
-
-        def read() -> str:
-            with VolumeFolder(file.parent) as folder:
-                data = folder.read(PurePosixPath(file.name), MAX_RECEIPT_FILE_BYTES)
-            return (data or b"").decode("utf-8", "replace")
-
-        try:
-            text = await trio.to_thread.run_sync(read)
-            if file.name == f"{self._config.division}{RECEIPT_SUFFIX}":
-                return None
-            return await self.take_receipt(text, str(file))
-        except OSError as error:
-            problem = sentence(
-                "media.receipt-unreadable",
-                N_("{file} can't be read: {reason}."),
-                file=str(file),
-                reason=error.strerror or str(error),
-            )
-        except CuntongError as error:
-            if error.code == "media.old-receipt":
-                return None
-            problem = error.sentence
-        return TakenReceipt(file=str(file), problem=problem)
-
-    # Offering.
-
-    async def offer(
-        self,
-        codes: list[Division],
-        bundles: frozenset[str],
-        release: str,
-        *,
-        is_catalogue_only: bool,
-    ) -> tuple[list[OfferedBundle], Offer]:
-        """What a volume for these places should hold.
-
-        Raises:
-            MediaError: as `check_places` and `offered`.
-        """
-        services, own = self._services, self._config.division
-        check_places(own, codes)
-        await self._count()
-        places = [await self._destination(code) for code in codes]
-        wish = Wish(places, bundles, release, is_catalogue_only)
-        view = services.holder.view
-        now = self._clock.now() if view.is_clock_trusted else view.time
-        found = await services.database.call(
-            lambda: offered(
-                services.catalogue, own, services.replicator.rows, wish, max(now, view.time).date()
-            )
-        )
-        present = await trio.to_thread.run_sync(present_at_all, services.paths, places)
-        end = Offer(
-            code=own,
-            name=self._config.node.name,
-            network=services.network.hex(),
-            places=[place.known for place in places],
-            catalogues=catalogues_for(own, codes, await services.keeper.announcements()),
-            present=present,
-            had=found.had,
-            not_for=found.not_for,
-            not_here=found.not_here,
-        )
-        return found.bundles, end
-
-    async def _destination(self, code: Division) -> Destination:
-        services = self._services
-        place = await services.database.call(services.records.place, code)
-        known = PlaceKnown(code=code) if place is None else place_known(place)
-        held = place.held if place is not None else frozenset()
-        connected = services.neighbours.held_by(code)
-        if connected is not None:
-            held = frozenset(infohash[:SHORT] for infohash in connected)
-            known = msgspec.structs.replace(
-                known, how="link", at=self._now(), payloads=len(held), is_all=True
-            )
-        said = place.receipt if place is not None else None
-        profile = NodeProfile(code)
-        if said is not None:
-            profile = NodeProfile(
-                code,
-                tuple(said.subscriptions.categories),
-                tuple(said.subscriptions.languages),
-                tuple(said.subscriptions.groups),
-                tuple(said.subscriptions.publishers),
-            )
-        orders = frozenset(said.orders) if said is not None else frozenset()
-        return Destination(known, held, profile, orders)
-
-    # Counting.
-
-    async def _count_now_and_then(self) -> None:
-        while True:
-            await trio.sleep(COUNT_INTERVAL_S)
-            await self._count()
-
-    async def _count(self) -> None:
-        """Write down what has come since the last time, and what the children have."""
-        services, counted = self._services, self._counted
-        totals = services.engine.totals
-        now = {
-            "by_swarm": totals.down,
-            "sent": totals.up,
-            "by_satellite": self._satellite_bytes(),
-        }
-        more = {name: value - counted.values.get(name, 0) for name, value in now.items()}
-        holdings = services.neighbours.holdings()
-        try:
-            if any(more.values()):
-                await services.database.call(services.records.count, more)
-                counted.values = now
-            for code, held in holdings.items():
-                infohashes = services.neighbours.held_by(code)
-                if infohashes is not None and counted.holdings.get(code) != held:
-                    await services.database.call(
-                        services.records.heard, code, infohashes, self._now()
-                    )
-                    counted.holdings[code] = held
-        except StoreError as error:
-            log.warning("media.not-counted", code=error.code)
-
     # Media that come and go.
 
     async def _watch_places(self) -> None:
@@ -585,30 +283,9 @@ class Media:
 
     async def _watch(self) -> None:
         while True:
-            for place in await trio.to_thread.run_sync(self._arrived):
+            for place in await trio.to_thread.run_sync(self._arrivals.look):
                 await self._import_by_itself(place)
             await trio.sleep(WATCH_INTERVAL_S)
-
-    def _arrived(self) -> list[Path]:
-        """Places below the watched folders where something new lies to be imported."""
-        found: dict[Path, object] = {}
-        for folder in self._config.media.watch:
-            top = folders_in(Path(folder))[:MAX_WATCHED_PLACES]
-            for place in [*top, *(deeper for it in top for deeper in folders_in(it)[:16])]:
-                if is_volume(place) and place.parent != Path(folder):
-                    continue  # The medium that it lies on is looked at.
-                mark = _fingerprint(place)
-                if mark is not None:
-                    found[place] = mark
-        for place in [place for place in self._known if place not in found]:
-            del self._known[place]  # It was taken out; should it come again, it is looked at again.
-        fresh = [
-            place
-            for place, mark in found.items()
-            if self._known.get(place) != mark and self._known.get(place) is not _EJECTED
-        ]
-        self._known.update({place: found[place] for place in fresh})
-        return fresh
 
     async def _import_by_itself(self, place: Path) -> None:
         try:
@@ -671,29 +348,6 @@ class Media:
             watched=list(self._config.media.watch),
         )
 
-    def _now(self) -> int:
-        return max(0, int(self._clock.now().timestamp()))
-
-
-_EJECTED = object()
-
-
-def place_known(place: Place) -> PlaceKnown:
-    """What is known of a place, as an operator sees it."""
-    receipt = place.receipt
-    return PlaceKnown(
-        code=place.code,
-        how=place.how,
-        at=place.at,
-        payloads=len(place.held),
-        number=place.number,
-        is_all=place.is_all,
-        free=receipt.free if receipt is not None else 0,
-        used=receipt.used if receipt is not None else 0,
-        orders=list(receipt.orders) if receipt is not None else [],
-        statistics=receipt.statistics if receipt is not None else None,
-    )
-
 
 def _set_seen(known: KnownSet) -> SetSeen:
     imported = set(known.numbers)
@@ -719,19 +373,3 @@ def _merged(catalogues: list[ImportedCatalogue]) -> list[ImportedCatalogue]:
 
 def _overlap(first: Path, second: Path) -> bool:
     return first.is_relative_to(second) or second.is_relative_to(first)
-
-
-def _fingerprint(place: Path) -> object:
-    """Something that changes when other volumes or receipts lie at a place; None when there are none."""
-    try:
-        volumes = find_volumes(place)
-        receipts = find_receipts(place, volumes)
-        if not volumes and not receipts:
-            return None
-        return tuple(
-            (str(path), status.st_dev, status.st_ino, status.st_mtime_ns)
-            for path in (*volumes, *receipts)
-            for status in [path.stat()]
-        )
-    except (OSError, CuntongError):
-        return None

@@ -37,6 +37,7 @@ from cuntong_tools.output import (
     print_json,
     wrap_cells,
 )
+from cuntong_tools.sizes import parse_size
 
 PARTS = ("50", "90", "99", "99.5")
 """Of the receivers, in percent."""
@@ -59,8 +60,6 @@ STAGE_PART = 0.1
 STEPS = 200
 """Of a pass, after which the bar moves."""
 
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)(?:([kmgt]i?)?b)?", re.IGNORECASE)
-_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _FADE = re.compile(
     r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h)/([0-9]{1,6})?(s|min|m|h|d)", re.IGNORECASE
 )
@@ -217,28 +216,6 @@ def plan(
         print_json(found)
     else:
         _print(found, set(ids))
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `64MB`, `1.5GiB` or `1000`.
-
-    Raises:
-        DatacastError: `datacast.bad-size`.
-    """
-    match = _SIZE.fullmatch("".join(text.split()))
-    size = 0
-    if match is not None:
-        unit = (match[2] or "").lower()
-        base = 1024 if unit.endswith("i") else 1000
-        size = round(float(match[1]) * base ** _POWERS.get(unit[:1], 0))
-    if not size:
-        raise DatacastError(
-            "datacast.bad-size",
-            N_("{text} isn't a size such as 500kB, 64MB or 1.5GiB."),
-            fault=Fault.USAGE,
-            text=text,
-        )
-    return size
 
 
 def parse_fade(text: str) -> tuple[float, float]:

@@ -173,7 +173,7 @@ def _volume(text: str) -> str:
     word = text.strip().lower()
     if not word or word in DISC_BYTES:
         return word
-    from cuntong_tools.datacast.plan import parse_size
+    from cuntong_tools.sizes import parse_size
 
     return str(parse_size(text))
 
