@@ -1,7 +1,9 @@
-"""How fast volumes are written, against `cp -r` and `sha256sum` over the same bytes.
+"""How fast volumes are written and imported, against `cp -r` and `sha256sum` over the same bytes.
 
 An export reads each byte once, hashes it for the manifest, writes it, waits for the medium, reads it back from there past the
 page cache, and hashes it once more against the torrent. `cp` leaves what it wrote in memory, and `sha256sum` reads it from there.
+An import is timed as a person sees it: from the command to the bundle in the library, by a daemon that was never connected. It reads
+the volume, hashes and writes, reads back and hashes again.
 Since `sha256sum` is slow where it isn't built with OpenSSL, the same with `openssl dgst` is shown too. `CUNTONG_BENCH_BYTES` sets
 how much (4 GB), `CUNTONG_BENCH_DIR` where (the temporary folder); twice as much must fit there.
 """
@@ -16,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cuntong_daemon.store.torrents import keep_torrent
@@ -23,6 +26,7 @@ from cuntong_protocol.bundle.merkle import FileHasher
 from cuntong_protocol.bundle.torrent import HashedFile, make_torrent, piece_length_for
 from cuntong_tools.media.plan import Wish
 from tests.support.media_export import VILLAGE, Exporting, exporting
+from tests.support.world import WEST, World, found_network
 
 TOTAL_BYTES = int(os.environ.get("CUNTONG_BENCH_BYTES", "4_000_000_000"))
 ROUNDS = 3
@@ -99,21 +103,98 @@ def export_rows(county: Exporting, folder: Path) -> list[tuple[str, str]]:
         shutil.rmtree(target)
         os.sync()
     gigabytes = TOTAL_BYTES / 1e9
-    rows = [
+    return [
         (
             f"export of {gigabytes:.1f} GB, read back",
             f"{gigabytes / statistics.median(exporting_s):.2f} GB/s",
-        )
+        ),
+        *_against("export", exporting_s, copying_s, with_openssl_s),
     ]
+
+
+def import_rows(folder: Path) -> list[tuple[str, str]]:
+    """One import for each round, into a village of its own, and plain copying."""
+    template = found_network(folder / "founded")
+    world = World(template, folder / "network")
+    films = folder / "films"
+    films.mkdir()
+    randomness = random.Random(2)
+    left_bytes, number = TOTAL_BYTES, 0
+    while left_bytes > 0:
+        size = min(left_bytes, _SIZES[number % len(_SIZES)])
+        with (films / f"{number:04}.bin").open("wb") as file:
+            for start in range(0, size, 8 * _MIB):
+                file.write(randomness.randbytes(min(size - start, 8 * _MIB)))
+        left_bytes, number = left_bytes - size, number + 1
+    disk = folder / "disk"
+    disk.mkdir()
+    try:
+        world.net.start(world.county)
+        bundle = world.publish(world.county, films)
+        world.until_complete(bundle, world.county, timeout_s=600)
+        world.run(world.county, "media", "export", str(disk), "--for", WEST, "--yes")
+        world.net.stop(world.county)
+        shutil.rmtree(world.county.paths.store)
+        shutil.rmtree(films)
+        (volume,) = disk.glob("cuntong-*")
+        copy = folder / "copy"
+        importing_s, copying_s, with_openssl_s, peak = [], [], [], 0
+        for number in range(ROUNDS):
+            os.sync()
+            plain_s = _timed(lambda: _run("cp", "-r", "--reflink=never", volume / "data", copy))
+            files = _files(copy)
+            copying_s.append(plain_s + _timed(lambda files=files: _run("sha256sum", *files)))
+            with_openssl_s.append(
+                plain_s + _timed(lambda files=files: _run("openssl", "dgst", "-sha256", *files))
+            )
+            shutil.rmtree(copy)
+            os.sync()
+            if number:
+                world.stop()
+                world = World(template, folder / f"network-{number}")
+            world.net.start(world.west)
+            importing_s.append(
+                _timed(partial(world.run, world.west, "media", "import", str(volume)))
+            )
+            assert world.has(world.west, bundle)
+            peak = max(peak, _peak_bytes(world))
+            shutil.rmtree(world.west.paths.root / "store")
+            shutil.rmtree(world.west.paths.library)
+    finally:
+        world.stop()
+    gigabytes = TOTAL_BYTES / 1e9
+    return [
+        (
+            f"import of {gigabytes:.1f} GB, shown",
+            f"{gigabytes / statistics.median(importing_s):.2f} GB/s",
+        ),
+        *_against("import", importing_s, copying_s, with_openssl_s),
+        ("daemon at its peak while it imports", f"{peak / _MIB:.0f} MiB resident"),
+    ]
+
+
+def _peak_bytes(world: World) -> int:
+    process = world.west.process
+    assert process is not None
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(line)
+
+
+def _against(
+    what: str, ours_s: list[float], copying_s: list[float], with_openssl_s: list[float]
+) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
     for name, found, goal in (
         ("cp -r and sha256sum", copying_s, f"; goal {GOAL}"),
         ("cp -r and openssl dgst", with_openssl_s, ""),
     ):
-        ratios = [plain / ours for plain, ours in zip(found, exporting_s, strict=True)]
+        ratios = [plain / ours for plain, ours in zip(found, ours_s, strict=True)]
         rows += [
-            (name, f"{gigabytes / statistics.median(found):.2f} GB/s"),
+            (name, f"{TOTAL_BYTES / 1e9 / statistics.median(found):.2f} GB/s"),
             (
-                f"export / {name}",
+                f"{what} / {name}",
                 f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}{goal})",
             ),
         ]
@@ -123,6 +204,8 @@ def export_rows(county: Exporting, folder: Path) -> list[tuple[str, str]]:
 def run() -> list[tuple[str, str]]:
     with tempfile.TemporaryDirectory(dir=os.environ.get("CUNTONG_BENCH_DIR")) as name:
         folder = Path(name)
-        county = make_store(folder)
+        county = make_store(folder / "exporting")
         os.sync()
-        return export_rows(county, folder)
+        rows = export_rows(county, folder)
+        shutil.rmtree(folder / "exporting")
+        return rows + import_rows(folder)

@@ -35,8 +35,8 @@ from cuntong_protocol.media.layout import (
 
 from .volume import VolumeFolder, is_gone
 
-CHUNK_BYTES = MAX_PIECE_LENGTH
-"""Read at once: whole pieces of any length."""
+CHUNK_BYTES = 2 * 1024 * 1024
+"""Read at once, or one piece if that is longer."""
 BUFFERS = 3
 """Chunks in memory: one is read and hashed, one written, one waits."""
 _SMALL = (AGAIN_FOLDER, CATALOGUE_FOLDER, TORRENT_FOLDER)
@@ -110,7 +110,7 @@ class VolumeContent:
         parts = self._parts(torrent)
         gained = Gained(PieceSet(torrent.piece_count))
         good: list[int] = []
-        with _Writer() as writer:
+        with _Writer(_chunk_bytes(torrent)) as writer:
             for number, file in enumerate(torrent.files):
                 wanted = [piece for piece in torrent.pieces_of(file) if piece not in have]
                 whole = store_file(torrent.infohash, torrent.name, file.path)
@@ -139,7 +139,7 @@ class VolumeContent:
         """
         gained = Gained(PieceSet(torrent.piece_count))
         good: list[int] = []
-        with _Writer() as writer:
+        with _Writer(_chunk_bytes(torrent)) as writer:
             for piece in have.missing():
                 checkpoint()
                 place = self._misplaced.get(torrent.piece_hash(piece))
@@ -204,9 +204,9 @@ class VolumeContent:
         checkpoint: Callable[[], None],
     ) -> Iterator[tuple[bytes, int]]:
         """The wanted hashes that a file's stretches have, and where."""
-        for start in range(0, size, CHUNK_BYTES):
+        for start in range(0, size, MAX_PIECE_LENGTH):
             checkpoint()
-            data = self._read(path, start, min(CHUNK_BYTES, size - start))
+            data = self._read(path, start, min(MAX_PIECE_LENGTH, size - start))
             if data is None:
                 continue
             leaves = leaf_hashes(data)
@@ -316,7 +316,7 @@ class VolumeContent:
         """Check, and write unless `target` is None. Returns the good pieces and how many bytes were wrong."""
         first, size = place
         length = torrent.piece_length
-        per_chunk = CHUNK_BYTES // length
+        per_chunk = _chunk_bytes(torrent) // length
         good: list[int] = []
         wrong = 0
         if target is not None:
@@ -419,8 +419,9 @@ class _Part:
 class _Writer:
     """Writes good pieces into one file at a time, in a thread of its own, while the next ones are hashed."""
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, CHUNK_BYTES * BUFFERS)
+    def __init__(self, chunk_bytes: int) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._memory = mmap.mmap(-1, chunk_bytes * BUFFERS)
         self._view = memoryview(self._memory)
         self._turn = 0
         self._jobs: deque[Future[None]] = deque()
@@ -457,8 +458,8 @@ class _Writer:
         while len(self._jobs) >= BUFFERS - 1:
             self._jobs.popleft().result()
         self._turn = (self._turn + 1) % BUFFERS
-        start = self._turn * CHUNK_BYTES
-        return self._view[start : start + CHUNK_BYTES]
+        start = self._turn * self._chunk_bytes
+        return self._view[start : start + self._chunk_bytes]
 
     def write(self, buffer: memoryview, at: int, length: int, offset: int) -> None:
         """Write a part of the buffer that was taken last; `hand_over` lets it begin.
@@ -510,6 +511,10 @@ class _Writer:
                 rest, offset = rest[written:], offset + written
             # The system begins to write it now rather than when it is waited for.
             os.posix_fadvise(target, part.offset, part.length, os.POSIX_FADV_DONTNEED)
+
+
+def _chunk_bytes(torrent: Torrent) -> int:
+    return max(CHUNK_BYTES, torrent.piece_length)
 
 
 def _runs(pieces: Sequence[int], most: int) -> Iterator[list[int]]:
