@@ -23,23 +23,19 @@ from cuntong_protocol.bundle.merkle import BLOCK, leaf_hashes, merkle_root, redu
 from cuntong_protocol.bundle.torrent import MAX_PIECE_LENGTH, Torrent, TorrentFile
 from cuntong_protocol.media.errors import MediaError
 from cuntong_protocol.media.layout import (
-    AGAIN_FOLDER,
-    CATALOGUE_FOLDER,
     PARTS_FOLDER,
-    STORE_FOLDER,
-    TORRENT_FOLDER,
+    PAYLOAD,
     parse_part,
     part_file,
     store_file,
 )
 
-from .volume import VolumeFolder, is_gone
+from .volume import VolumeFolder, is_gone, manifest_lines
 
 CHUNK_BYTES = 2 * 1024 * 1024
 """Read at once, or one piece if that is longer."""
 BUFFERS = 3
 """Chunks in memory: one is read and hashed, one written, one waits."""
-_SMALL = (AGAIN_FOLDER, CATALOGUE_FOLDER, TORRENT_FOLDER)
 
 
 @dataclass(slots=True)
@@ -83,7 +79,7 @@ class VolumeContent:
     is_gone: bool = False
     bytes_read: int = 0
     _sound: set[PurePosixPath] = field(default_factory=set)
-    _looked_at: set[bytes] = field(default_factory=set)
+    _has_wrong: bool = False
     _misplaced: dict[bytes, tuple[PurePosixPath, int]] = field(default_factory=dict)
 
     def take(
@@ -106,7 +102,6 @@ class VolumeContent:
         Raises:
             OSError: the payload's files can't be written. What was written before lies there.
         """
-        self._looked_at.add(torrent.infohash)
         parts = self._parts(torrent)
         gained = Gained(PieceSet(torrent.piece_count))
         good: list[int] = []
@@ -115,8 +110,6 @@ class VolumeContent:
                 wanted = [piece for piece in torrent.pieces_of(file) if piece not in have]
                 whole = store_file(torrent.infohash, torrent.name, file.path)
                 stretches = [_Stretch(whole, 0), *parts.get(number, ())]
-                if not wanted:
-                    self._sound.update(stretch.path for stretch in stretches)
                 if not wanted or self.is_gone:
                     continue
                 good += self._take_file(
@@ -161,6 +154,8 @@ class VolumeContent:
     ) -> bool:
         """Look for missing pieces in all files that weren't wholly right where they lay.
 
+        Nothing is looked for on a volume that is as its manifest says: what it lacks lies on another one.
+
         Args:
             wanted: Payloads, and their pieces that are still missing.
             checkpoint: Called between chunks; may raise to stop.
@@ -173,28 +168,28 @@ class VolumeContent:
             some = hashes.setdefault(torrent.piece_length, set())
             some.update(torrent.piece_hash(piece) for piece in missing)
         hashes = {length: some for length, some in hashes.items() if some}
-        if not hashes or self.is_gone:
+        if not hashes or self.is_gone or not self._is_damaged():
             return False
-        before = len(self._misplaced)
         for found in self.volume.files():
-            if not self._is_suspect(found.path) or not found.size:
+            if found.path in self._sound or not found.size:
                 continue
             for digest, offset in self._hashes_of(found.path, found.size, hashes, checkpoint):
                 self._misplaced.setdefault(digest, (found.path, offset))
             if self.is_gone:
                 break
-        return len(self._misplaced) > before
+        return bool(self._misplaced)
 
-    def _is_suspect(self, path: PurePosixPath) -> bool:
-        """Whether a file may hold pieces of something else than its name says."""
-        if path in self._sound or any(path.is_relative_to(folder) for folder in _SMALL):
-            return False
-        for folder in (STORE_FOLDER, PARTS_FOLDER):
-            if path.is_relative_to(folder):
-                # What nobody here wants isn't read through.
-                name = path.relative_to(folder).parts[0]
-                return len(name) != 64 or any(name == it.hex() for it in self._looked_at)
-        return True
+    def _is_damaged(self) -> bool:
+        """Whether something was wrong where it lay, or other files are there than the manifest names."""
+        if self._has_wrong:
+            return True
+        stated = {path for path, _ in manifest_lines(self.volume)}
+        here = {
+            found.path.as_posix()
+            for found in self.volume.files()
+            if found.path.is_relative_to(PAYLOAD)
+        }
+        return not stated or stated != here
 
     def _hashes_of(
         self,
@@ -204,20 +199,30 @@ class VolumeContent:
         checkpoint: Callable[[], None],
     ) -> Iterator[tuple[bytes, int]]:
         """The wanted hashes that a file's stretches have, and where."""
-        for start in range(0, size, MAX_PIECE_LENGTH):
-            checkpoint()
-            data = self._read(path, start, min(MAX_PIECE_LENGTH, size - start))
-            if data is None:
-                continue
-            leaves = leaf_hashes(data)
-            for length, hashes in wanted.items():
-                per_piece = length // BLOCK
-                for first in range(0, len(leaves), per_piece):
-                    some = leaves[first : first + per_piece]
-                    # A file of one piece has a root of its own; the last piece of a longer one is filled up.
-                    for digest in (merkle_root(some), reduce_hashes(some, BLOCK, length)[0]):
-                        if digest in hashes:
-                            yield digest, start + first * BLOCK
+        source = self._open(path)
+        if source is None:
+            return
+        step = min(wanted)
+        buffer = memoryview(bytearray(min(size, MAX_PIECE_LENGTH)))
+        try:
+            for start in range(0, size, MAX_PIECE_LENGTH):
+                checkpoint()
+                data = buffer[: min(MAX_PIECE_LENGTH, size - start)]
+                got = self._read_into(source, data, start, step, checkpoint)
+                leaves = leaf_hashes(data)
+                for length, hashes in wanted.items():
+                    for at in range(0, len(data), length):
+                        if not got(at, min(length, len(data) - at)):
+                            continue
+                        some = leaves[at // BLOCK : (at + length) // BLOCK]
+                        # A file of one piece has a root of its own; the last piece of a longer one is filled up.
+                        for digest in (merkle_root(some), reduce_hashes(some, BLOCK, length)[0]):
+                            if digest in hashes:
+                                yield digest, start + at
+                if self.is_gone:
+                    return
+        finally:
+            os.close(source)
 
     def _parts(self, torrent: Torrent) -> dict[int, list[_Stretch]]:
         """The stretches of files that lie as parts, by number of the file."""
@@ -254,6 +259,7 @@ class VolumeContent:
             source = self._open(stretch.path)
             if source is None:
                 continue
+            is_shared = is_kept = False
             try:
                 size = os.fstat(source).st_size
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -274,12 +280,16 @@ class VolumeContent:
                     report,
                     checkpoint,
                 )
+                is_kept = not (is_shared and wrong)
             finally:
-                writer.finish()
-                os.close(source)
-            if is_shared and wrong:
+                try:
+                    writer.finish()
+                finally:
+                    os.close(source)
+                    if is_shared and not is_kept:
+                        target.unlink(missing_ok=True)  # Others mustn't be written through it.
+            if not is_kept:
                 # A copy of its own takes the good pieces instead.
-                target.unlink(missing_ok=True)
                 return self._take_file(
                     torrent,
                     file,
@@ -295,7 +305,8 @@ class VolumeContent:
             for piece in good:
                 del missing[piece]
             gained.bytes_wrong += wrong
-            if not wrong:
+            self._has_wrong |= wrong > 0
+            if len(good) == -(-size // torrent.piece_length):
                 self._sound.add(stretch.path)
         taken = [piece for piece in wanted if piece not in missing]
         gained.bytes_taken += sum(torrent.piece_place(piece)[2] for piece in taken)
@@ -328,7 +339,7 @@ class VolumeContent:
             if end <= start:
                 continue
             buffer = writer.buffer()
-            got = self._read_into(source, buffer[: end - start], start, length)
+            got = self._read_into(source, buffer[: end - start], start, length, checkpoint)
             report(end - start)
             right: list[int] = []
             for piece in group:
@@ -351,7 +362,12 @@ class VolumeContent:
         return good, wrong
 
     def _read_into(
-        self, source: int, buffer: memoryview, start: int, step: int
+        self,
+        source: int,
+        buffer: memoryview,
+        start: int,
+        step: int,
+        checkpoint: Callable[[], None],
     ) -> Callable[[int, int], bool]:
         """Read; where that fails, step by step. Returns what tells whether a stretch was read."""
         self.bytes_read += len(buffer)
@@ -364,6 +380,7 @@ class VolumeContent:
             return lambda at, length: at + length <= count
         bad: list[int] = []
         for at in range(0, len(buffer), step):
+            checkpoint()
             try:
                 stretch = buffer[at : at + step]
                 if _read_fully(source, stretch, start + at) < len(stretch):

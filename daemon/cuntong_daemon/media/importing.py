@@ -30,9 +30,11 @@ from cuntong_daemon.swarm.engine import SwarmEngine
 from cuntong_daemon.torrents import fetch_torrent
 from cuntong_daemon.trust.view import View
 from cuntong_protocol.bundle.torrent import Torrent
+from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
+from cuntong_protocol.link.messages import Announcement
 from cuntong_protocol.media.errors import MediaError
-from cuntong_protocol.media.layout import STORE_FOLDER, VOLUME_FILE, again
+from cuntong_protocol.media.layout import CATALOGUE_FOLDER, STORE_FOLDER, VOLUME_FILE, again
 from cuntong_protocol.media.papers import MAX_VOLUME_PAPER_BYTES, Volume, decode_volume
 from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.rules import Listing
@@ -133,8 +135,7 @@ class VolumeImport:
         await trio.to_thread.run_sync(self._read_paper)
         if self._result.volume.is_refused:
             return self._result
-        source = MediumSource(self._volume)
-        await self._take_catalogues(source)
+        await self._take_catalogues()
         await self._services.replicator.settle()
         infohashes = await trio.to_thread.run_sync(
             lambda: sorted({*torrent_names(self._volume), *payload_names(self._volume)})
@@ -190,15 +191,31 @@ class VolumeImport:
 
     # Catalogues.
 
-    async def _take_catalogues(self, source: MediumSource) -> None:
+    async def _take_catalogues(self) -> None:
         services = self._services
         self._tell("catalogue")
-        await trio.to_thread.run_sync(source.look)
         before = _versions(services.holder.view)
-        await services.keeper.take_from(source, list(source.announcements.values()))
+        found: dict[Division, Announcement] = {}
+        damaged: set[Division] | None = None
+        for folder in (CATALOGUE_FOLDER, again(CATALOGUE_FOLDER)):
+            source = MediumSource(self._volume, folder)
+            await trio.to_thread.run_sync(source.look)
+            fresh = {
+                authority: announced
+                for authority, announced in source.announcements.items()
+                if found.get(authority) != announced
+            }
+            if fresh or damaged:
+                await services.keeper.take_from(source, list(fresh.values()))
+            damaged = source.damaged if damaged is None else damaged & source.damaged
+            for authority, announced in fresh.items():
+                known = found.get(authority)
+                here = _versions(services.holder.view).get(authority, 0)
+                if known is None or announced.version <= here:
+                    found[authority] = announced
         view = services.holder.view
         after = _versions(view)
-        for authority, announced in sorted(source.announcements.items()):
+        for authority, announced in sorted(found.items()):
             here = after.get(authority, 0)
             state = view.authorities.get(authority)
             problem = None
@@ -227,7 +244,7 @@ class VolumeImport:
                 ),
                 authority=authority,
             )
-            for authority in source.damaged
+            for authority in sorted(damaged or ())
         ]
 
     # Payloads.

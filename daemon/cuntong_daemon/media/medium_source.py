@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -25,7 +23,6 @@ from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.link.messages import Announcement
 from cuntong_protocol.media.layout import (
-    AGAIN_FOLDER,
     CATALOGUE_FOLDER,
     PARTS_FOLDER,
     STORE_FOLDER,
@@ -51,12 +48,9 @@ MAX_INDEXED = 500_000
 """Files in all catalogues of a volume: 100 bytes of memory each."""
 MAX_TORRENT_BYTES = 32 * 1024 * 1024
 MAX_TORRENTS = 20_000
-MAX_MANIFEST_LINES = 1_000_000
-MAX_COPIES = 2
 UNPACKED_KEPT = 2
 """Frames of some MiB in memory: what belongs together was packed together."""
 TIMESTAMP_FILE = "timestamp.json"
-_SMALL = tuple(f"{folder}/" for folder in (CATALOGUE_FOLDER, TORRENT_FOLDER, AGAIN_FOLDER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +63,31 @@ class _Place:
 
 
 class MediumSource:
-    """Implements `cuntong_daemon.metadata.Source` over an open volume."""
+    """Implements `cuntong_daemon.metadata.Source` over one of the two copies that an open volume has of its catalogues.
 
-    def __init__(self, volume: VolumeFolder) -> None:
+    Each copy is a neighbour of its own: a damaged or forged one doesn't hide the other.
+    """
+
+    def __init__(self, volume: VolumeFolder, folder: PurePosixPath = CATALOGUE_FOLDER) -> None:
+        """Use the catalogues in a folder; `look` must be called before anything else."""
         self._volume = volume
-        self._places: dict[str, list[_Place]] = {}
+        self._folder = folder
+        self._places: dict[str, _Place] = {}
         self._frames: OrderedDict[tuple[PurePosixPath, int], list[Item]] = OrderedDict()
         self.announcements: dict[Division, Announcement] = {}
-        self.damaged: list[Division] = []
+        self.damaged: set[Division] = set()
 
     def look(self) -> None:
         """Read the catalogues through. Blocks.
 
         `announcements` are the timestamps that lie there, not verified; `damaged` names authorities of which
-        neither copy is what the bag's manifest says, so that something may be missing.
+        something can't be read.
         """
-        stated = manifest_hashes(self._volume)
-        copies: dict[Division, list[PurePosixPath]] = {}
-        for folder in (CATALOGUE_FOLDER, again(CATALOGUE_FOLDER)):
-            for name in self._volume.names(folder):
-                with suppress(CuntongError):
-                    copies.setdefault(Division(name), []).append(folder / name)
-        for authority, files in sorted(copies.items())[:MAX_CATALOGUES]:
-            right = next((file for file in files if self._is_as_stated(file, stated)), None)
-            whole = [self._index(authority, file) for file in (files if right is None else [right])]
-            if right is None and (stated or not any(whole)):
-                self.damaged.append(authority)
+        for name in self._volume.names(self._folder)[:MAX_CATALOGUES]:
+            with suppress(CuntongError):
+                authority = Division(name)
+                if not self._index(authority, self._folder / name):
+                    self.damaged.add(authority)
 
     async def fetch(
         self, path: str, max_bytes: int, base: tuple[bytes, bytes] | None = None
@@ -103,18 +96,10 @@ class MediumSource:
         return await trio.to_thread.run_sync(self.read, path, max_bytes)
 
     def read(self, path: str, max_bytes: int) -> bytes | None:
-        """An object, or None. Blocks. Whoever asks again, since what he got was no good, gets the other copy."""
-        places = self._places.get(path, [])
-        for place in tuple(places):
-            places.append(places.pop(0))
-            data = self._read(place)
-            if data is not None and len(data) <= max_bytes:
-                return data
-        return None
-
-    def _is_as_stated(self, file: PurePosixPath, stated: Mapping[str, str]) -> bool:
-        data = self._volume.read(file, MAX_CATALOGUE_BYTES)
-        return data is not None and hashlib.sha256(data).hexdigest() == stated.get(str(file))
+        """An object, or None. Blocks. Each is given once: who asks again has found it to be no good."""
+        place = self._places.pop(path, None)
+        data = None if place is None else self._read(place)
+        return data if data is not None and len(data) <= max_bytes else None
 
     def _index(self, authority: Division, file: PurePosixPath) -> bool:
         """Note where what is. False: some of it can't be read."""
@@ -135,9 +120,7 @@ class MediumSource:
                     continue
                 if item.name == TIMESTAMP_FILE:
                     self._note_timestamp(authority, item.data)
-                places = self._places.setdefault(path, [])
-                if len(places) < MAX_COPIES:
-                    places.append(_Place(file, frame, number))
+                self._places.setdefault(path, _Place(file, frame, number))
         return is_whole
 
     def _note_timestamp(self, authority: Division, data: bytes) -> None:
@@ -145,8 +128,7 @@ class MediumSource:
             version = json.loads(data)["signed"]["version"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return
-        known = self.announcements.get(authority)
-        if is_version(version) and (known is None or known.version < version):
+        if is_version(version) and authority not in self.announcements:
             digest = hashlib.sha256(data).digest()
             self.announcements[authority] = Announcement(authority, version, digest)
 
@@ -171,20 +153,6 @@ class MediumSource:
         else:
             self._frames.move_to_end(key)
         return items[place.item].data if place.item < len(items) else None
-
-
-def manifest_hashes(volume: VolumeFolder) -> dict[str, str]:
-    """What the bag's manifest states of the small files that everything hangs on, by path; empty if it can't be read."""
-    found: dict[str, str] = {}
-    with suppress(OSError, UnicodeDecodeError):
-        with os.fdopen(
-            volume.open(PurePosixPath("manifest-sha256.txt")), encoding="utf-8"
-        ) as lines:
-            for _, line in zip(range(MAX_MANIFEST_LINES), lines, strict=False):
-                digest, _, path = line.strip().partition("  ")
-                if path.startswith(_SMALL):
-                    found[path] = digest
-    return found
 
 
 def _object_path(authority: Division, item: Item) -> str | None:

@@ -18,6 +18,7 @@ from typing import Self
 from cuntong_protocol.errors import Fault
 from cuntong_protocol.media.errors import MediaError
 from cuntong_protocol.media.layout import (
+    AGAIN_FOLDER,
     CATALOGUE_FOLDER,
     PARTS_FOLDER,
     PAYLOAD,
@@ -34,6 +35,7 @@ MAX_FILES = 2_000_000
 """Files of a volume that are looked at, when content is looked for by its hash."""
 MAX_DEPTH = 70
 """Of folders below a volume: a path in a bundle has at most 64."""
+MAX_MANIFEST_LINES = 1_000_000
 MAX_VOLUMES = 1_000
 MAX_RECEIPTS = 1_000
 """Of each below one path."""
@@ -41,6 +43,18 @@ LOOKED_INTO = 1_000
 """Folders in which is looked for volumes."""
 RECEIPT_SUFFIX = ".receipt"
 
+_OUR_NAMES = frozenset(
+    part.name
+    for part in (
+        PAYLOAD,
+        VOLUME_FILE,
+        CATALOGUE_FOLDER,
+        TORRENT_FOLDER,
+        STORE_FOLDER,
+        PARTS_FOLDER,
+        AGAIN_FOLDER,
+    )
+)
 _GONE = (errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM)
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -109,12 +123,17 @@ class VolumeFolder:
         """
         folder = self._folder(path.parent)
         try:
-            descriptor = os.open(path.name, _FILE_FLAGS, dir_fd=folder)
+            name = _spelling(path.name, folder)
+            # Looked at first: to open a device or a pipe may do something.
+            _check_plain(os.stat(name, dir_fd=folder, follow_symlinks=False), path)
+            descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
         finally:
             self._close(folder)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            _check_plain(os.fstat(descriptor), path)
+        except OSError:
             os.close(descriptor)
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+            raise
         return descriptor
 
     def read(self, path: PurePosixPath, limit: int) -> bytes | None:
@@ -175,8 +194,8 @@ class VolumeFolder:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
         current = self._root
         try:
-            for depth, part in enumerate(path.parts):
-                following = self._step(part, current, is_ours=depth < 2)
+            for part in path.parts:
+                following = os.open(_spelling(part, current), _FOLDER_FLAGS, dir_fd=current)
                 self._close(current)
                 current = following
         except BaseException:
@@ -184,22 +203,25 @@ class VolumeFolder:
             raise
         return current
 
-    def _step(self, name: str, folder: int, *, is_ours: bool) -> int:
-        """Open a folder in a folder; of the few whose names are ours, whatever case a medium has made of them."""
-        try:
-            return os.open(name, _FOLDER_FLAGS, dir_fd=folder)
-        except FileNotFoundError:
-            if not is_ours:
-                raise
-            with os.scandir(folder) as entries:
-                other = next((it.name for it in entries if it.name.casefold() == name), None)
-            if other is None:
-                raise
-            return os.open(other, _FOLDER_FLAGS, dir_fd=folder)
-
     def _close(self, descriptor: int) -> None:
         if descriptor != self._root:
             os.close(descriptor)
+
+
+def _check_plain(status: os.stat_result, path: PurePosixPath) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+
+def _spelling(name: str, folder: int) -> str:
+    """How a medium spells one of our own names, whatever case it has made of them; of others nothing is assumed."""
+    if name in _OUR_NAMES:
+        try:
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            with os.scandir(folder) as entries:
+                return next((it.name for it in entries if it.name.casefold() == name), name)
+    return name
 
 
 def is_volume(path: Path) -> bool:
@@ -263,6 +285,21 @@ def find_receipts(path: Path, volumes: list[Path]) -> list[Path]:
                 if entry.name.endswith(RECEIPT_SUFFIX) and entry.is_file(follow_symlinks=False)
             ][:MAX_RECEIPTS]
     return sorted(found)[:MAX_RECEIPTS]
+
+
+def manifest_lines(volume: VolumeFolder) -> list[tuple[str, str]]:
+    """Path and SHA-256, in hexadecimal, of each payload file that the bag's manifest names; nothing if it can't be read."""
+    try:
+        with os.fdopen(
+            volume.open(PurePosixPath("manifest-sha256.txt")), encoding="utf-8"
+        ) as lines:
+            parted = (
+                line.rstrip("\r\n").partition("  ")
+                for _, line in zip(range(MAX_MANIFEST_LINES), lines, strict=False)
+            )
+            return [(path, digest) for digest, _, path in parted]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def is_gone(error: OSError) -> bool:
