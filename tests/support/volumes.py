@@ -33,9 +33,9 @@ from cuntong_protocol.errors import CuntongError
 from cuntong_protocol.media import layout
 from cuntong_protocol.media.papers import Volume, VolumeBundle, encode_volume
 from cuntong_tools.demo.network import Place
-from cuntong_tools.publish.build import build_bundle
+from cuntong_tools.publish.build import BuiltBundle, build_bundle
 from tests.support import pki, trust_repo
-from tests.support.bundles import write_folder
+from tests.support.bundles import as_predecessor, write_folder
 
 SERIAL = "abcdefghij"
 PART_PIECES = 3
@@ -328,7 +328,7 @@ def remove_files(volume: Path, randomness: random.Random) -> str:
 def remove_folder(volume: Path, randomness: random.Random) -> str:
     """A folder below `data/` that can't be read any more."""
     folders = [path for path in sorted((volume / "data").rglob("*")) if path.is_dir()]
-    if len([path for path in (volume / "data").iterdir()]) < 4 or not folders:
+    if len(list((volume / "data").iterdir())) < 4 or not folders:
         return ""
     chosen = randomness.choice(folders)
     shutil.rmtree(chosen)
@@ -428,6 +428,7 @@ class Post:
     province: trust_repo.Repository = field(init=False)
     county: trust_repo.Repository = field(init=False)
     cas: pki.World = field(init=False)
+    _built: dict[str, BuiltBundle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         authorities = trust_repo.NATION, trust_repo.PROVINCE, trust_repo.COUNTY
@@ -460,7 +461,7 @@ class Post:
         repository: trust_repo.Repository | None = None,
         revision: int = 1,
     ) -> Lot:
-        """Build a bundle, list it and sign."""
+        """Build a bundle (or its next revision), list it and sign."""
         repository = repository or self.county
         identifier = parse_bundle_id(f"{repository.code}/202611/{slug}")
         place = self.folder / "built" / str(identifier) / str(revision)
@@ -469,13 +470,16 @@ class Post:
             file=f"{slug}.toml",
             publisher=repository.code,
         )
+        before = self._built.get(str(identifier))
         built = build_bundle(
             write_folder(place / "source", files),
             metadata,
             bundle_id=identifier,
             revision=revision,
             output=place / "payload",
+            predecessor=None if before is None else as_predecessor(before),
         )
+        self._built[str(identifier)] = built
         custom = {
             "rev": revision,
             "payload": built.torrent.payload_size,
@@ -536,9 +540,24 @@ def _issuer(code: Division) -> Division:
 
 @asynccontextmanager
 async def running_node(paths: DataPaths) -> AsyncIterator[Node]:
-    """A whole node, without its process."""
-    async with node_running(load_config(paths.config), paths) as node:
-        yield node
+    """A whole node, without its process. What the block raises isn't wrapped; a node that goes down by itself fails it."""
+    failure: Exception | None = None
+    try:
+        async with node_running(load_config(paths.config), paths) as node:
+            try:
+                yield node
+            except Exception as error:  # It is raised below, outside of the node's nurseries.
+                failure = error
+    except BaseExceptionGroup as group:
+        raise AssertionError("the node went down") from _innermost(group)
+    if failure is not None:
+        raise failure
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def ask(node: Node, method: str, params: dict[str, Any], kind: type[T]) -> T:
@@ -579,5 +598,5 @@ async def import_at(
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something holds; a bound for tests that hang."""
     with trio.fail_after(30):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  There is no event for it.
             await trio.sleep(0.01)

@@ -666,7 +666,7 @@ def test_store_that_fills_up_is_said_and_goes_on_when_there_is_room(
     with place(volume, lot, "files/a.mp4").open("ab") as file:
         file.write(b"longer, so that it is copied")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    files = set(os.listdir("/proc/self/fd"))
+    files = {path.name for path in Path("/proc/self/fd").iterdir()}
     importer = Importer(volume, store)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
@@ -675,7 +675,7 @@ def test_store_that_fills_up_is_said_and_goes_on_when_there_is_room(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
-    assert set(os.listdir("/proc/self/fd")) == files
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == files
     importer.have[lot.infohash] = verified_pieces(lot.torrent, importer.folder(lot))
     importer.run(lot)
     assert importer.have[lot.infohash].is_full

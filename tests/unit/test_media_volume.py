@@ -266,7 +266,7 @@ def test_no_descriptor_is_left_open(top: Path, volume: VolumeFolder) -> None:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_file_longer_than_the_limit_is_not_read(top: Path, volume: VolumeFolder) -> None:

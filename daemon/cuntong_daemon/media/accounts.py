@@ -52,7 +52,7 @@ from .offering import (
 )
 from .receipts import checked_receipt, qr_of
 from .records import Place
-from .volume import RECEIPT_SUFFIX, VolumeFolder
+from .volume import RECEIPT_SUFFIX, VolumeFolder, shown
 
 log = get_logger("media")
 
@@ -240,7 +240,7 @@ class Accounts:
                 N_("The receipt couldn't be written onto the medium: {reason}."),
                 reason=error.strerror or str(error),
             )
-        return str(file), None
+        return shown(file), None
 
     async def take_file(self, file: Path) -> TakenReceipt | None:
         """A receipt that lies on a medium; None: it is this place's own, or was taken before."""
@@ -254,19 +254,19 @@ class Accounts:
             text = await trio.to_thread.run_sync(read)
             if file.name == f"{self._config.division}{RECEIPT_SUFFIX}":
                 return None
-            return await self.take_receipt(text, str(file))
+            return await self.take_receipt(text, shown(file))
         except OSError as error:
             problem = sentence(
                 "media.receipt-unreadable",
                 N_("{file} can't be read: {reason}."),
-                file=str(file),
+                file=shown(file),
                 reason=error.strerror or str(error),
             )
         except CuntongError as error:
             if error.code == "media.old-receipt":
                 return None
             problem = error.sentence
-        return TakenReceipt(file=str(file), problem=problem)
+        return TakenReceipt(file=shown(file), problem=problem)
 
     # Offering.
 

@@ -44,7 +44,7 @@ from .medium_source import MediumSource, payload_names, read_torrent, torrent_na
 from .offers import Offers
 from .receipts import Identity, check_exporter, signs_itself
 from .records import MediaRecords
-from .volume import VolumeFolder, gone
+from .volume import VolumeFolder, gone, shown
 
 log = get_logger("media")
 
@@ -127,8 +127,8 @@ class VolumeImport:
         self._content = VolumeContent(folder)
         self._report = report
         self._in_place = in_place
-        self._result = VolumeResult(ImportedVolume(folder=str(folder.path)))
-        self._step = ImportStep(phase="looking", folder=str(folder.path))
+        self._result = VolumeResult(ImportedVolume(folder=shown(folder.path)))
+        self._step = ImportStep(phase="looking", folder=shown(folder.path))
 
     async def run(self) -> VolumeResult:
         """Take what it brings; what can't be used is told in the result."""
@@ -150,7 +150,7 @@ class VolumeImport:
     # What it says of itself.
 
     def _read_paper(self) -> None:
-        folder = str(self._volume.path)
+        folder = shown(self._volume.path)
         problem: MediaError | None = None
         for place in (VOLUME_FILE, again(VOLUME_FILE)):
             data = self._volume.read(place, MAX_VOLUME_PAPER_BYTES + 65_536)

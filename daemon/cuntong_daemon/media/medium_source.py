@@ -14,6 +14,8 @@ import trio
 from cuntong_protocol.bundle.errors import BundleError
 from cuntong_protocol.bundle.torrent import Torrent, decode_torrent
 from cuntong_protocol.datacast.objects import (
+    MAX_UNPACKED_FACTOR,
+    MIN_UNPACKED_BYTES,
     CatalogueHead,
     Item,
     catalogue_head,
@@ -108,12 +110,16 @@ class MediumSource:
         except (CuntongError, OSError):
             return False
         is_whole = not head.bases
+        room = max(MIN_UNPACKED_BYTES, MAX_UNPACKED_FACTOR * len(data))
         for frame in range(len(head.frames)):
             try:
-                items = snapshot_frame(data, head, frame)
+                items = snapshot_frame(data, head, frame, max_bytes=room)
             except CuntongError:
                 is_whole = False
                 continue
+            room -= sum(len(item.data) for item in items)
+            if room <= 0:
+                return False
             for number, item in enumerate(items):
                 path = _object_path(authority, item)
                 if path is None or len(self._places) >= MAX_INDEXED:
@@ -144,7 +150,7 @@ class MediumSource:
         if items is None:
             try:
                 data, head = self._open(Division(place.file.name), place.file)
-                items = snapshot_frame(data, head, place.frame)
+                items = snapshot_frame(data, head, place.frame, max_bytes=MAX_CATALOGUE_BYTES)
             except (CuntongError, OSError, IndexError):
                 return None
             self._frames[key] = items

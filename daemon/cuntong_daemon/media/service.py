@@ -38,6 +38,7 @@ from .volume import (
     find_receipts,
     find_volumes,
     gone,
+    shown,
 )
 
 log = get_logger("media")
@@ -130,13 +131,16 @@ class Media:
             MediaError: `media.no-such-path`, `media.cannot-read`, `media.nothing-found`, `media.own-data`,
                 `media.stopped`.
         """
-        resolved = await trio.to_thread.run_sync(path.resolve)
+        try:
+            resolved = await trio.to_thread.run_sync(path.resolve)
+        except (OSError, RuntimeError):  # A link to itself.
+            resolved = path
         if resolved.is_relative_to(self._services.paths.root.resolve()):
             raise MediaError(
                 "media.own-data",
                 N_("{path} is the node's own data directory: there is nothing to import."),
                 fault=Fault.USAGE,
-                path=str(path),
+                path=shown(path),
             )
 
         def tell(step: ImportStep) -> None:
@@ -144,13 +148,13 @@ class Media:
             report(step)
 
         if self._turn.locked():
-            report(ImportStep(phase="waiting", folder=str(self._path or "")))
+            report(ImportStep(phase="waiting", folder=shown(self._path or "")))
         async with self._turn:
             self._path = path
             self._scope = trio.CancelScope()
             try:
                 with self._scope:
-                    tell(ImportStep(phase="looking", folder=str(path)))
+                    tell(ImportStep(phase="looking", folder=shown(path)))
                     return await self._import(path, in_place=in_place, report=tell)
             finally:
                 self._path = self._running = self._scope = None
@@ -160,19 +164,19 @@ class Media:
                 "The import from {path} was stopped. What came so far is kept; repeat the command to go on."
             ),
             fault=Fault.USAGE,
-            path=str(path),
+            path=shown(path),
         )
 
     async def eject(self, path: Path) -> int:
         """Stop what is done with a medium, so that it can be unmounted. Returns how much that was."""
         stopped = 0
+        self._arrivals.eject(path)
         if self._path is not None and self._scope is not None and _overlap(self._path, path):
             self._scope.cancel()
             stopped += 1
-        stopped += await self._services.replicator.lose_places(path)
-        self._arrivals.eject(path)
-        async with self._turn:
-            return stopped
+            async with self._turn:  # It has let go of everything.
+                pass
+        return stopped + await self._services.replicator.lose_places(path)
 
     async def _import(self, path: Path, *, in_place: bool, report: Report) -> ImportResult:
         volumes = await trio.to_thread.run_sync(find_volumes, path)
@@ -183,7 +187,7 @@ class Media:
                 N_(
                     "There is no volume in {path}. A volume is a folder called “cuntong-…” with a folder “data” in it; give that folder, or the medium it lies on."
                 ),
-                path=str(path),
+                path=shown(path),
             )
         taken = [await self.accounts.take_file(file) for file in receipts]
         done: list[VolumeResult] = []
@@ -205,7 +209,7 @@ class Media:
         try:
             await trio.to_thread.run_sync(folder.__enter__)
         except OSError:
-            result = VolumeResult(ImportedVolume(folder=str(place)))
+            result = VolumeResult(ImportedVolume(folder=shown(place)))
             result.is_gone = True
             result.problems.append(gone(place).sentence)
             return result
@@ -223,7 +227,7 @@ class Media:
             sentence(
                 "media.imported",
                 N_("{folder} was imported: {count} bundles came from it, {bytes} bytes."),
-                folder=place.name,
+                folder=shown(place.name),
                 count=sum(bundle.bytes_taken > 0 for bundle in result.bundles),
                 bytes=result.bytes_taken,
             ),
@@ -298,11 +302,11 @@ class Media:
                 else sentence(
                     "media.failed",
                     N_("{path} couldn't be imported: {reason}."),
-                    path=str(place),
+                    path=shown(place),
                     reason=str(error),
                 )
             )
-            log.warning("media.not-imported", path=str(place), text=str(text))
+            log.warning("media.not-imported", path=shown(place), text=str(text))
             await self._record("medium", text)
 
     async def _was_in_place(self, place: Path) -> bool:
@@ -337,7 +341,7 @@ class Media:
                 InPlace(
                     id=by_infohash[infohash].id,
                     title=titles.get(by_infohash[infohash].id, ""),
-                    folder=str(place),
+                    folder=shown(place),
                     size=services.replicator.size_of(infohash),
                 )
                 for infohash, place in held.items()

@@ -36,6 +36,8 @@ MAX_FILES = 2_000_000
 MAX_DEPTH = 70
 """Of folders below a volume: a path in a bundle has at most 64."""
 MAX_MANIFEST_LINES = 1_000_000
+MAX_LINE_BYTES = 8_192
+"""Of a manifest: twice the longest path."""
 MAX_VOLUMES = 1_000
 MAX_RECEIPTS = 1_000
 """Of each below one path."""
@@ -236,6 +238,11 @@ def is_volume(path: Path) -> bool:
     return parts >= 2 or (parts == 1 and parse_volume_folder(path.name) is not None)
 
 
+def shown(path: Path | str) -> str:
+    """A path for people and programs, also where a name isn't UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def find_volumes(path: Path) -> list[Path]:
     """The volumes that a path is or holds, up to two folders deep, sorted. At most `MAX_VOLUMES`.
 
@@ -315,7 +322,7 @@ def gone(path: Path) -> MediaError:
             "{path} isn't there any more. What came so far is kept; put the medium in again and repeat the command to go on."
         ),
         fault=Fault.SYSTEM,
-        path=str(path),
+        path=shown(path),
     )
 
 
@@ -332,13 +339,13 @@ def _check_readable(path: Path) -> None:
                 "The daemon may not read {path}. Mount the medium so that the user “cuntong” can read it, or copy the volume to a folder that he can read."
             ),
             fault=Fault.SYSTEM,
-            path=str(path),
+            path=shown(path),
         ) from None
     except OSError as error:
         raise MediaError(
             "media.no-such-path",
             N_("{path} can't be opened: {reason}. Is the medium in, and mounted?"),
             fault=Fault.USAGE,
-            path=str(path),
+            path=shown(path),
             reason=error.strerror or str(error),
         ) from None

@@ -280,15 +280,23 @@ def catalogue_items(data: bytes, head: CatalogueHead, bases: Mapping[str, bytes]
         start += size
 
 
-def snapshot_frame(data: bytes, head: CatalogueHead, number: int) -> list[Item]:
+def snapshot_frame(
+    data: bytes, head: CatalogueHead, number: int, *, max_bytes: int = MAX_FRAME_BYTES
+) -> list[Item]:
     """The files in one frame of a snapshot.
+
+    Args:
+        data: The whole object.
+        head: Its beginning.
+        number: Of the frame, from 0.
+        max_bytes: That it may have unpacked, beside the limit for every frame.
 
     Raises:
         DatacastError: `datacast.bad-object`; the other frames may be sound.
     """
     start = len(data) - sum(head.frames[number:])
     packed = data[start : start + head.frames[number]]
-    return _items(_unpacked(packed, min(MAX_FRAME_BYTES, _room(data))))
+    return _items(_unpacked(packed, min(MAX_FRAME_BYTES, max_bytes)))
 
 
 def _room(data: bytes) -> int:
