@@ -50,6 +50,7 @@ from .link.server import ChildServer
 from .link.session import LinkSession
 from .link.transport import ParentAddress, tls_dialler
 from .logs import get_logger
+from .media.accounts import Accounts
 from .media.importing import Services
 from .media.offers import Offers
 from .media.receipts import load_identity
@@ -186,28 +187,30 @@ class Node:
         identity = load_identity(self.code, self.paths.keys)
         records = MediaRecords(self.database.connection)
         receiver = self.receiver
-        return Media(
+        services = Services(
+            self.paths,
+            identity,
+            network_digest(self.federation.nation_root_sha256, identity.anchor),
+            self,
+            self.database,
+            records,
+            self.keeper,
+            self.neighbours,
+            self.replicator,
+            self.store,
+            self.engine,
+            Offers(self.paths, self.database, records),
+            self.catalogue,
+        )
+        accounts = Accounts(
             self.config,
-            Services(
-                self.paths,
-                identity,
-                network_digest(self.federation.nation_root_sha256, identity.anchor),
-                self,
-                self.database,
-                records,
-                self.keeper,
-                self.neighbours,
-                self.replicator,
-                self.store,
-                self.engine,
-                Offers(self.paths, self.database, records),
-                self.catalogue,
-            ),
+            services,
             clock=self.clock,
             satellite_bytes=lambda: 0 if receiver is None else receiver.bytes_done,
             problems=lambda: self.problems(),
             record=self.record,
         )
+        return Media(self.config, services, accounts, record=self.record)
 
     def _on_held(self) -> None:
         self._look_at_lineup()

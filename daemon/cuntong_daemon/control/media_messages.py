@@ -24,6 +24,8 @@ class PlaceKnown(msgspec.Struct, frozen=True, kw_only=True):
         payloads: How many it has.
         number: Of its last receipt; 0: none was taken.
         is_all: The list is complete; else the place may have more.
+        orders: In a list of places none.
+        orders_total: How many there are.
         statistics: From its last receipt.
     """
 
@@ -36,6 +38,7 @@ class PlaceKnown(msgspec.Struct, frozen=True, kw_only=True):
     free: int = 0
     used: int = 0
     orders: list[str] = []
+    orders_total: int = 0
     statistics: Statistics | None = None
 
 

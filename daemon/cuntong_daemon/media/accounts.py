@@ -113,7 +113,7 @@ class Accounts:
             EnrolmentError: `node.removed`.
         """
         services = self._services
-        receipt = await trio.to_thread.run_sync(
+        receipt, key = await trio.to_thread.run_sync(
             lambda: checked_receipt(
                 text,
                 identity=services.identity,
@@ -121,10 +121,8 @@ class Accounts:
                 members=services.holder.view.members,
             )
         )
-        for identifier in receipt.orders:
-            services.replicator.demand(identifier)
         body = msgspec.msgpack.encode(receipt)
-        if not await services.database.call(services.records.take_receipt, receipt, body):
+        if not await services.database.call(services.records.take_receipt, receipt, body, key):
             raise MediaError(
                 "media.old-receipt",
                 N_(
@@ -133,6 +131,8 @@ class Accounts:
                 fault=Fault.USAGE,
                 code=receipt.code,
             )
+        for identifier in receipt.orders:
+            services.replicator.demand(identifier)
         await self._record(
             "medium",
             sentence(
@@ -366,8 +366,8 @@ class Accounts:
             log.warning("media.not-counted", code=error.code)
 
 
-def place_known(place: Place) -> PlaceKnown:
-    """What is known of a place, as an operator sees it."""
+def place_known(place: Place, *, most_orders: int = MAX_ORDERS) -> PlaceKnown:
+    """What is known of a place, as an operator sees it; with so many of its orders."""
     receipt = place.receipt
     return PlaceKnown(
         code=place.code,
@@ -378,6 +378,7 @@ def place_known(place: Place) -> PlaceKnown:
         is_all=place.is_all,
         free=receipt.free if receipt is not None else 0,
         used=receipt.used if receipt is not None else 0,
-        orders=list(receipt.orders) if receipt is not None else [],
+        orders=list(receipt.orders[:most_orders]) if receipt is not None else [],
+        orders_total=len(receipt.orders) if receipt is not None else 0,
         statistics=receipt.statistics if receipt is not None else None,
     )

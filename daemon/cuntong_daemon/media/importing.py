@@ -40,13 +40,22 @@ from cuntong_protocol.texts import N_, Sentence, sentence
 from cuntong_protocol.trust.rules import Listing
 
 from .content import Gained, VolumeContent
-from .medium_source import MediumSource, payload_names, read_torrent, torrent_names
+from .medium_source import (
+    BothCopies,
+    MediumSource,
+    find_torrent,
+    payload_names,
+    read_torrent,
+    torrent_names,
+)
 from .offers import Offers
 from .receipts import Identity, check_exporter, signs_itself
 from .records import MediaRecords
 from .volume import VolumeFolder, gone, shown
 
 log = get_logger("media")
+
+_COPIES = (CATALOGUE_FOLDER, again(CATALOGUE_FOLDER))
 
 Report = Callable[[ImportStep], None]
 
@@ -197,7 +206,7 @@ class VolumeImport:
         before = _versions(services.holder.view)
         found: dict[Division, Announcement] = {}
         damaged: set[Division] | None = None
-        for folder in (CATALOGUE_FOLDER, again(CATALOGUE_FOLDER)):
+        for folder in _COPIES:
             source = MediumSource(self._volume, folder)
             await trio.to_thread.run_sync(source.look)
             fresh = {
@@ -213,6 +222,18 @@ class VolumeImport:
                 here = _versions(services.holder.view).get(authority, 0)
                 if known is None or announced.version <= here:
                     found[authority] = announced
+        after = _versions(services.holder.view)
+        if any(
+            announced.version > after.get(authority, announced.version)
+            for authority, announced in found.items()
+        ):
+            # Neither copy was enough by itself.
+            copies = [MediumSource(self._volume, folder) for folder in _COPIES]
+            for copy in copies:
+                await trio.to_thread.run_sync(copy.look)
+            for announcing, other in (copies, reversed(copies)):
+                entries = list(announcing.announcements.values())
+                await services.keeper.take_from(BothCopies(announcing, other), entries)
         view = services.holder.view
         after = _versions(view)
         for authority, announced in sorted(found.items()):
@@ -325,7 +346,8 @@ class VolumeImport:
     async def _other_torrent(self, item: Item) -> Torrent | None:
         with suppress(CuntongError):
             return await trio.to_thread.run_sync(self._services.store.torrent, item.infohash)
-        return await fetch_torrent(
+        moved = await trio.to_thread.run_sync(find_torrent, self._volume, item.infohash)
+        return moved or await fetch_torrent(
             self._services.neighbours.sessions(),
             item.infohash,
             size=item.want.size,

@@ -53,6 +53,7 @@ MAX_TORRENTS = 20_000
 UNPACKED_KEPT = 2
 """Frames of some MiB in memory: what belongs together was packed together."""
 TIMESTAMP_FILE = "timestamp.json"
+_TORRENT_HEAD = b"d4:infod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,23 @@ class MediumSource:
         return items[place.item].data if place.item < len(items) else None
 
 
+class BothCopies:
+    """Two sources as one: of each object the first one's, and the other's when that was no good."""
+
+    def __init__(self, first: MediumSource, second: MediumSource) -> None:
+        self._copies = (first, second)
+
+    async def fetch(
+        self, path: str, max_bytes: int, base: tuple[bytes, bytes] | None = None
+    ) -> bytes | None:
+        """An object, or None."""
+        for copy in self._copies:
+            data = await copy.fetch(path, max_bytes, base)
+            if data is not None:
+                return data
+        return None
+
+
 def _object_path(authority: Division, item: Item) -> str | None:
     if not item.name:
         return blob_path(hashlib.sha256(item.data).hexdigest())
@@ -198,6 +216,20 @@ def read_torrent(volume: VolumeFolder, infohash: bytes) -> Torrent | None:
             return decode_torrent(data, infohash=infohash)
         except BundleError:
             continue
+    return None
+
+
+def find_torrent(volume: VolumeFolder, infohash: bytes) -> Torrent | None:
+    """A torrent that lies anywhere on a volume, under any name."""
+    for found in volume.files():
+        if (
+            found.size > MAX_TORRENT_BYTES
+            or volume.head(found.path, len(_TORRENT_HEAD)) != _TORRENT_HEAD
+        ):
+            continue
+        data = volume.read(found.path, MAX_TORRENT_BYTES)
+        with suppress(BundleError):
+            return decode_torrent(data or b"", infohash=infohash)
     return None
 
 

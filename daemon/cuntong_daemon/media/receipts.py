@@ -24,7 +24,7 @@ from cuntong_daemon.pki.certificates import (
 )
 from cuntong_daemon.pki.tls import Members, PeerIdentity, check_not_removed
 from cuntong_protocol.divisions import Division
-from cuntong_protocol.enrolment import PrivateKey, checked_public_key
+from cuntong_protocol.enrolment import EnrolmentError, PrivateKey, checked_public_key
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.media.errors import MediaError
 from cuntong_protocol.media.papers import (
@@ -43,7 +43,6 @@ from cuntong_protocol.media.papers import (
 from cuntong_protocol.texts import N_
 
 MAX_QR_ORDERS = 20
-MAX_QR_SETS = 3
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _FAR = datetime.max.replace(tzinfo=UTC)
@@ -93,9 +92,8 @@ def qr_of(receipt: Receipt, identity: Identity, first: Collection[bytes]) -> str
     found = _most_held(slim, order, identity)
     if not found:
         # Long words everywhere: what is held counts more.
-        sets = dict(list(receipt.sets.items())[:MAX_QR_SETS])
         slim = msgspec.structs.replace(
-            slim, orders=(), sets=sets, subscriptions=Subscriptions(), statistics=Statistics()
+            slim, orders=(), sets={}, subscriptions=Subscriptions(), statistics=Statistics()
         )
         found = _most_held(slim, order, identity)
     return found
@@ -131,7 +129,7 @@ def checked_receipt(
     identity: Identity,
     network: bytes,
     members: Members,
-) -> Receipt:
+) -> tuple[Receipt, bytes]:
     """Read a receipt and check that its place made it.
 
     Args:
@@ -140,10 +138,13 @@ def checked_receipt(
         network: Digest of this network.
         members: The members lists that are known.
 
+    Returns:
+        The receipt, and the SHA-256 of the key that signed it.
+
     Raises:
         MediaError: `media.bad-receipt`, `media.newer-version`, `media.forged-receipt`, `media.foreign-receipt`,
             `media.not-below`, `media.unknown-key`.
-        EnrolmentError: `node.removed`.
+        EnrolmentError: `node.removed`, `node.other-key`.
     """
     receipt, signed = decode_receipt(text)
     code = Division(receipt.code)
@@ -161,8 +162,18 @@ def checked_receipt(
             code=code,
             own=identity.code,
         )
-    check_not_removed(_signer(code, signed, identity.anchor, members), members)
-    return receipt
+    signer = _signer(code, signed, identity.anchor, members)
+    check_not_removed(signer, members)
+    line = members.get(signer.issuers[0], {}).get(code)
+    if line is not None and line.spki != signer.spki:
+        raise EnrolmentError(
+            "node.other-key",
+            N_(
+                "{node} was enrolled again with another key. This copy of it is no longer a member."
+            ),
+            node=code,
+        )
+    return receipt, signer.spki
 
 
 def check_exporter(volume: Volume, signed: SignedVolume, anchor: x509.Certificate) -> None:

@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS media_places (
   held BLOB NOT NULL,
   is_all INTEGER NOT NULL,
   number INTEGER NOT NULL,
-  receipt BLOB
+  receipt BLOB,
+  key BLOB
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS media_volumes (
   serial TEXT NOT NULL,
@@ -123,28 +124,37 @@ class MediaRecords:
     def heard(self, code: str, held: Iterable[bytes], at: int) -> None:
         """A place has said on its link what it has; this is all of it."""
         self._database.execute(
-            "INSERT INTO media_places VALUES (?, 'link', ?, ?, 1, 0, NULL)"
+            "INSERT INTO media_places VALUES (?, 'link', ?, ?, 1, 0, NULL, NULL)"
             " ON CONFLICT (code) DO UPDATE SET how = 'link', at = excluded.at, held = excluded.held, is_all = 1",
             (code, at, _joined(held)),
         )
         self._database.commit()
 
-    def take_receipt(self, receipt: Receipt, body: bytes) -> bool:
-        """Note what a checked receipt says. False: a newer one was taken before."""
+    def take_receipt(self, receipt: Receipt, body: bytes, key: bytes = b"") -> bool:
+        """Note what a checked receipt says.
+
+        Args:
+            receipt: It.
+            body: The same as it is kept.
+            key: SHA-256 of the key that signed it. With another key than before the place is a new one, whose
+                numbers begin anew.
+
+        Returns:
+            False: one that is as new, or newer, was taken before.
+        """
         known = self.place(receipt.code)
-        if known is not None and (
-            known.number > receipt.number
-            # A QR code may hold less than the file of the same receipt.
-            or (known.number == receipt.number and (known.is_all or not receipt.is_all))
-        ):
+        if known is not None and not self._is_news(known, receipt, key):
             return False
-        held, is_all = receipt.holdings, receipt.is_all
+        held, is_all, how, at = receipt.holdings, receipt.is_all, "receipt", receipt.made_at
         if known is not None and not is_all:
             held, is_all = held | known.held, known.is_all
+        if known is not None and known.how == "link" and known.at > at:
+            # It was long in the post: what the place has said since counts.
+            held, is_all, how, at = known.held, known.is_all, known.how, known.at
         with self._database:
             self._database.execute(
-                "INSERT OR REPLACE INTO media_places VALUES (?, 'receipt', ?, ?, ?, ?, ?)",
-                (receipt.code, receipt.made_at, _joined(held), is_all, receipt.number, body),
+                "INSERT OR REPLACE INTO media_places VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (receipt.code, how, at, _joined(held), is_all, receipt.number, body, key),
             )
             self._database.execute(
                 "DELETE FROM media_places WHERE code NOT IN"
@@ -152,6 +162,17 @@ class MediaRecords:
                 (MAX_PLACES,),
             )
         return True
+
+    def _is_news(self, known: Place, receipt: Receipt, key: bytes) -> bool:
+        row = self._database.execute(
+            "SELECT key FROM media_places WHERE code = ?", (receipt.code,)
+        ).fetchone()
+        if row is not None and row[0] and row[0] != key:
+            return True
+        if known.number == receipt.number and known.receipt is not None:
+            # A QR code may hold less than the file of the same receipt.
+            return receipt.is_all and not known.receipt.is_all
+        return known.number < receipt.number
 
     # Volumes.
 

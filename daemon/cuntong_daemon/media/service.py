@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import trio
 
-from cuntong_daemon.clock import NodeClock
 from cuntong_daemon.config import Config
 from cuntong_daemon.control.media_messages import (
     ImportedBundle,
@@ -27,6 +26,7 @@ from cuntong_protocol.divisions import Division
 from cuntong_protocol.errors import CuntongError, Fault
 from cuntong_protocol.media.errors import MediaError
 from cuntong_protocol.media.layout import parse_volume_folder
+from cuntong_protocol.media.papers import MAX_ORDERS
 from cuntong_protocol.texts import N_, Sentence, sentence
 
 from .accounts import Accounts, place_known
@@ -60,31 +60,15 @@ class Media:
         self,
         config: Config,
         services: Services,
+        accounts: Accounts,
         *,
-        clock: NodeClock,
-        satellite_bytes: Callable[[], int],
-        problems: Callable[[], list[Sentence]],
         record: Callable[[str, Sentence], Awaitable[None]],
     ) -> None:
-        """Prepare.
-
-        Args:
-            satellite_bytes: Content that came by satellite since the start.
-            problems: What is wrong now.
-            record: Remembers something for the operator.
-        """
+        """Prepare; `record` remembers something for the operator."""
         self._config = config
         self._services = services
-        self._clock = clock
         self._record = record
-        self.accounts = Accounts(
-            config,
-            services,
-            clock=clock,
-            satellite_bytes=satellite_bytes,
-            problems=problems,
-            record=record,
-        )
+        self.accounts = accounts
         self._turn = trio.Lock()
         self._running: ImportStep | None = None
         self._path: Path | None = None
@@ -348,7 +332,10 @@ class Media:
                 if infohash in by_infohash
             ],
             offers=await services.offers.count(),
-            places=[place_known(place) for place in places],
+            places=[
+                place_known(place, most_orders=MAX_ORDERS if code is not None else 0)
+                for place in places
+            ],
             watched=list(self._config.media.watch),
         )
 

@@ -147,6 +147,14 @@ class VolumeFolder:
             return None
         return data if len(data) <= limit else None
 
+    def head(self, path: PurePosixPath, length: int) -> bytes:
+        """The first bytes of a file; fewer, or none, when it has no more or can't be read."""
+        try:
+            with os.fdopen(self.open(path), "rb", buffering=0) as file:
+                return file.read(length)
+        except OSError:
+            return b""
+
     def names(self, path: PurePosixPath) -> list[str]:
         """What lies in a folder, sorted; nothing when there is no such folder. At most `MAX_ENTRIES`."""
         try:

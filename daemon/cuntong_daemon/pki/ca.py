@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cuntong_protocol.divisions import NATION, Division, Tier
@@ -173,7 +173,7 @@ def check_chain(chain: list[x509.Certificate], anchor: x509.Certificate) -> None
     try:
         for certificate, issuer in pairwise([*chain, anchor, anchor]):
             certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise _broken_chain() from None
     places = [ca_code(issuer) for issuer in issuers]
     if not chain:

@@ -323,7 +323,7 @@ def status_view(status: MediaStatus) -> RenderableType:
                 _how(place),
                 format_date(place.at) if place.at else "-",
                 _count(place),
-                str(len(place.orders)) if place.orders else "-",
+                str(max(place.orders_total, len(place.orders)) or "-"),
                 format_bytes(place.free) if place.how else "-",
             )
         rest = len(status.places) - MAX_PLACES
