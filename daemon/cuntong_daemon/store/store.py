@@ -374,8 +374,13 @@ class Store:
     def inspect_place(
         self, torrent: Torrent, place: Path, *, checkpoint: Callable[[], None] = no_checkpoint
     ) -> PieceSet:
-        """The pieces of a payload that are missing or wrong on a medium; every byte is read."""
-        if any((place / torrent.name / file.path).is_symlink() for file in torrent.files):
+        """The pieces of a payload that are missing or wrong on a medium; every byte is read.
+
+        Of a payload to which a link leads, or in which one lies, all are: it may lead anywhere tomorrow.
+        """
+        folder = place / torrent.name
+        real = place.parent.resolve() / place.name / torrent.name
+        if any((folder / file.path).resolve() != real / file.path for file in torrent.files):
             return PieceSet.full(torrent.piece_count)
         return verified_pieces(torrent, place / torrent.name, checkpoint=checkpoint).missing()
 
