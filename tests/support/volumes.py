@@ -546,7 +546,7 @@ async def running_node(paths: DataPaths) -> AsyncIterator[Node]:
         async with node_running(load_config(paths.config), paths) as node:
             try:
                 yield node
-            except Exception as error:  # It is raised below, outside of the node's nurseries.
+            except Exception as error:  # noqa: BLE001  It is raised below, outside of the node's nurseries.
                 failure = error
     except BaseExceptionGroup as group:
         raise AssertionError("the node went down") from _innermost(group)
