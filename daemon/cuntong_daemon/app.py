@@ -199,7 +199,7 @@ class Node:
             self.replicator,
             self.store,
             self.engine,
-            Offers(self.paths, self.database, records),
+            Offers(self.paths, self.database, records, self.replicator),
             self.catalogue,
         )
         accounts = Accounts(

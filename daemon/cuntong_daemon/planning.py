@@ -95,7 +95,7 @@ class Planner:
         Raises:
             CatalogueError: `catalogue.unknown-bundle`.
         """
-        candidate = self._candidate(self._catalogue.demand(identifier), {}, ())
+        candidate = self._candidate(self._catalogue.demand(identifier), {}, (), ())
         return judge(candidate, self._profile, is_ordered=False, today=today)[1]
 
     def plan(
@@ -104,6 +104,7 @@ class Planner:
         demanded: frozenset[str],
         held: Mapping[str, bytes],
         begun: Collection[str],
+        in_place: Collection[bytes],
         today: date,
     ) -> Plan:
         """Decide about everything. Blocks.
@@ -115,6 +116,7 @@ class Planner:
             demanded: Bundles that places below need.
             held: Infohash of what is here and whole, by bundle id.
             begun: Bundles that are being brought.
+            in_place: Infohashes of what lies on media and takes no room.
         """
         orders = self._catalogue.orders()
         basis = (self._news, orders, demanded, today)
@@ -126,7 +128,7 @@ class Planner:
 
         def candidates() -> Iterator[Candidate]:
             for entry in self._catalogue.bundles():
-                candidate = self._candidate(entry, held, begun)
+                candidate = self._candidate(entry, held, begun, in_place)
                 if candidate.licence.kind == "restricted":
                     closed.add(entry.descriptor.infohash)
                 is_liked, reason = judge(
@@ -168,7 +170,11 @@ class Planner:
         return self._latest
 
     def _candidate(
-        self, entry: Entry, held: Mapping[str, bytes], begun: Collection[str]
+        self,
+        entry: Entry,
+        held: Mapping[str, bytes],
+        begun: Collection[str],
+        in_place: Collection[bytes],
     ) -> Candidate:
         descriptor = entry.descriptor
         metadata = descriptor.metadata
@@ -181,7 +187,7 @@ class Planner:
             audience=metadata.audience,
             licence=metadata.licence,
             priority=metadata.priority,
-            size_bytes=descriptor.payload_size,
+            size_bytes=0 if descriptor.infohash in in_place else descriptor.payload_size,
             remaining_bytes=0 if is_here else descriptor.payload_size,
             deadline=deadline_of(descriptor, self._config.division),
             is_held=entry.id in held or entry.id in begun,

@@ -165,6 +165,7 @@ class Replicator:
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._comparing = trio.Lock()
+        self._supplying = trio.Lock()
         self._disk_turn = trio.CapacityLimiter(1)
         self._unshown: set[str] = set()
         self._cast: frozenset[bytes] = frozenset()
@@ -350,6 +351,7 @@ class Replicator:
                     demanded=frozenset(self._demanded),
                     held={row.id: row.infohash for row in self._rows.values()},
                     begun=frozenset(item.id for item in self._items.values() if item.is_started),
+                    in_place=frozenset(self._store.places()),
                     today=self._today(view),
                 )
             )
@@ -408,7 +410,8 @@ class Replicator:
                     size_bytes=self._sizes.get(row.infohash, 0),
                     is_withdrawn=row.id in view.withdrawn or is_unlisted,
                     licence_until=self._plan.licence_until.get(row.id),
-                    is_wanted=row.id in self._plan.wants,
+                    # On a medium it takes no room that could be made.
+                    is_wanted=row.id in self._plan.wants or self._store.is_in_place(row.infohash),
                     is_needed_below=row.infohash in below,
                     used_at=row.used_at,
                 )
@@ -499,6 +502,8 @@ class Replicator:
                 row, is_restricted=want.is_restricted
             ):
                 return
+            if self._store.is_in_place(row.infohash):
+                await self._give_up_place(row, _unreadable(row.id))
         item = Item(want)
         self._items[want.id] = item
         if self._engine.status(want.infohash) is not None:
@@ -517,9 +522,11 @@ class Replicator:
         status = self._engine.status(row.infohash)
         if status is None or status.state is not TorrentState.COMPLETE:
             return False
+        if self._store.is_in_place(row.infohash):
+            await self._on_disk(self._library.remove, row.id)
+            return True
         shown = await self._on_disk(self._library.revision, row.id)
-        is_shown = self._config.store.library and not self._store.is_in_place(row.infohash)
-        if is_shown and shown != row.infohash:
+        if self._config.store.library and shown != row.infohash:
             await self._show_again(row)
         return True
 
@@ -579,6 +586,10 @@ class Replicator:
                 self._delay(item, told(error))
             finally:
                 item.scope = None
+        if scope.cancelled_caught and item.state == "unpacking":
+            # Whoever would bring it another way came too late.
+            assert self._nursery is not None  # noqa: S101 - set by run.
+            self._nursery.start_soon(self._finish, item)
         self._tell_swarms()
 
     async def _begin(self, item: Item) -> None:
@@ -689,6 +700,10 @@ class Replicator:
             OSError, StoreError: it can't be written; it is tried again as usual.
             BundleError, SwarmError: the bundle is refused.
         """
+        async with self._supplying:
+            return await self._supply(identifier, torrent, fill)
+
+    async def _supply(self, identifier: str, torrent: Torrent, fill: Fill) -> PieceSet | None:
         item = self._items.get(identifier)
         if item is None or item.infohash != torrent.infohash or item.state == "refused":
             return None
@@ -705,13 +720,19 @@ class Replicator:
             await trio.sleep(POLL_S)
         if self._engine.status(item.infohash) is None:
             return await self._begin_with(item, torrent, work)
-        await self._engine.fill(item.infohash, work)
-        return self._engine.durable(item.infohash)
+        scope = item.scope = trio.CancelScope()
+        try:
+            with scope:
+                await self._engine.fill(item.infohash, work)
+        finally:
+            item.scope = None
+        return None if scope.cancelled_caught else self._engine.durable(item.infohash)
 
     async def _begin_with(
         self, item: Item, torrent: Torrent, work: Callable[[Torrent, PieceSet], PieceSet]
     ) -> PieceSet | None:
         scope = item.scope = trio.CancelScope()
+        item.retry_at = 0.0  # Its torrent is here: if this is stopped, it goes on as usual.
         try:
             with scope:
                 check_access(torrent, is_restricted=item.want.is_restricted)
@@ -756,6 +777,12 @@ class Replicator:
             raise
         finally:
             item.scope = None
+            self.look()
+        if torrent.infohash not in {
+            it.infohash for it in await self._on_disk(self._store.payloads)
+        }:
+            # It was withdrawn, and deleted while the medium still wrote.
+            await self._on_disk(self._store.delete, torrent.infohash)
         return None
 
     def _are_slots_taken(self) -> bool:
@@ -775,13 +802,17 @@ class Replicator:
                 item = self._items.get(identifier)
             await trio.lowlevel.checkpoint()
             return
+        assert self._nursery is not None  # noqa: S101 - set by run.
         item.state = "unpacking"
         try:
             await self._try_to_finish(item)
         except (OSError, StoreError) as error:
             item.problem = told(error)
-            assert self._nursery is not None  # noqa: S101 - set by run.
             self._nursery.start_soon(self._finish_later, item)
+            raise
+        except trio.Cancelled:
+            # Whoever brought it doesn't wait for it any more.
+            self._nursery.start_soon(self._finish, item)
             raise
 
     async def hold_in_place(self, identifier: str, torrent: Torrent, place: Path) -> bool:
@@ -799,7 +830,7 @@ class Replicator:
             OSError, StoreError: it can't be noted.
         """
         item = self._items.get(identifier)
-        if item is None or item.infohash != torrent.infohash or item.state == "refused":
+        if item is None or not self._may_be_in_place(item, torrent):
             return False
         check_access(torrent, is_restricted=item.want.is_restricted)
         bad = await self._on_disk(
@@ -810,19 +841,48 @@ class Replicator:
                 checkpoint=trio.from_thread.check_cancelled,
             )
         )
-        if bad or self._items.get(identifier) is not item:
+        if bad:
             return False
-        if item.scope is not None:
-            item.scope.cancel()
-        await self._engine.remove(item.infohash)
-        await self._on_disk(self._store.hold_in_place, torrent, place)
-        await self._engine.add(
-            torrent,
-            have=PieceSet.full(torrent.piece_count),
-            credential=await self._credential(item.id, torrent),
+        # Neither a look nor an eject may come in between, or half of it would stay.
+        async with self._comparing:
+            while item.scope is not None:  # It is just being begun.
+                item.scope.cancel()
+                await trio.sleep(POLL_S)
+            if not self._may_be_in_place(item, torrent):
+                return False
+            with trio.CancelScope(shield=True):
+                return await self._hold_at(item, torrent, place)
+        return False
+
+    def _may_be_in_place(self, item: Item, torrent: Torrent) -> bool:
+        """Whether it is still being brought, and nothing of it is shown or about to be."""
+        row = self._rows.get(item.id)
+        return (
+            self._items.get(item.id) is item
+            and item.infohash == torrent.infohash
+            and item.state in ("waiting", "downloading")
+            and (row is None or row.infohash != item.infohash)
         )
-        item.state = "unpacking"
+
+    async def _hold_at(self, item: Item, torrent: Torrent, place: Path) -> bool:
+        credential = await self._credential(item.id, torrent)
+        await self._engine.remove(item.infohash)
+        try:
+            await self._on_disk(self._store.hold_in_place, torrent, place)
+            full = PieceSet.full(torrent.piece_count)
+            await self._engine.add(torrent, have=full, credential=credential)
+        except (OSError, CuntongError) as error:
+            self._delay(item, told(error))
+            raise
+        status = self._engine.status(item.infohash)
+        if status is None or status.state is not TorrentState.COMPLETE:
+            # It has gone again, or is being changed. The link goes as soon as it is begun.
+            await self._engine.remove(item.infohash)
+            self._delay(item, _unreadable(item.id))
+            return False
+        self._planner.forget()
         await self._hold(item)
+        await self._on_disk(self._library.remove, item.id)  # An earlier revision.
         return True
 
     async def lose_places(self, below: Path | None = None) -> int:
@@ -830,28 +890,48 @@ class Replicator:
 
         Returns:
             How many bundles.
+
+        Raises:
+            StoreError: it can't be noted.
         """
-        lost = set(await self._on_disk(partial(self._store.places_lost, below)))
-        for row in [row for row in self._rows.values() if row.infohash in lost]:
-            await self._engine.remove(row.infohash)
-            await self._on_disk(self._store.delete, row.infohash)
-            await self._database.call(self._catalogue.remove_state, row.id)
-            self._rows.pop(row.id, None)
-            self._sizes.pop(row.infohash, None)
-            self._tell([HaveItem(row.infohash, HaveState.GONE, 0)])
-            await self._note(
-                "medium",
-                sentence(
+        async with self._comparing:
+            lost = set(await self._on_disk(partial(self._store.places_lost, below)))
+            rows = [row for row in self._rows.values() if row.infohash in lost]
+            for row in rows:
+                gone = sentence(
                     "replicator.medium-gone",
                     N_("{id} lay on a medium that isn't there any more; it is wanted again."),
                     id=row.id,
-                ),
-            )
-        if lost:
-            self._planner.forget()
-            self._on_held()
-            self.look()
-        return len(lost)
+                )
+                await self._give_up_place(row, gone)
+            for infohash in lost - {row.infohash for row in rows}:
+                await self._on_disk(self._store.delete, infohash)  # A crash has left it.
+            return len(rows)
+
+    async def _lose_unreadable(self, infohash: bytes) -> None:
+        """Give up what lies on a medium and can't be read there, or isn't right; it is wanted again."""
+        try:
+            await self.lose_places()  # Perhaps all of it has gone.
+            async with self._comparing:
+                for row in list(self._rows.values()):
+                    if row.infohash == infohash and self._store.is_in_place(infohash):
+                        await self._give_up_place(row, _unreadable(row.id))
+        except (OSError, StoreError) as error:
+            self.problem = told(error)
+            log.warning("replicator.disk", code=self.problem.code, text=str(self.problem))
+
+    async def _give_up_place(self, row: BundleState, why: Sentence) -> None:
+        """Hold something no longer on a medium. What must be known first: that it isn't here any more."""
+        await self._engine.remove(row.infohash)
+        await self._database.call(self._catalogue.remove_state, row.id)
+        self._rows.pop(row.id, None)
+        self._sizes.pop(row.infohash, None)
+        await self._on_disk(self._store.delete, row.infohash)
+        self._tell([HaveItem(row.infohash, HaveState.GONE, 0)])
+        await self._note("medium", why)
+        self._planner.forget()
+        self._on_held()
+        self.look()
 
     def _delay(self, item: Item, problem: Sentence) -> None:
         item.state, item.problem = "waiting", problem
@@ -899,6 +979,8 @@ class Replicator:
                 await self._note("disk", event.problem)
                 if item is not None:
                     item.problem = event.problem
+                elif self._store.is_in_place(event.infohash):
+                    self._nursery.start_soon(self._lose_unreadable, event.infohash)
 
     def _item_of(self, infohash: bytes) -> Item | None:
         return next((item for item in self._items.values() if item.infohash == infohash), None)
@@ -1030,7 +1112,9 @@ class Replicator:
         entry = await self._database.call(self._catalogue.bundle, identifier)
         is_listed = entry is not None and entry.descriptor.infohash == row.infohash
         wrong: list[str] = []
-        if bad:
+        if bad and self._store.is_in_place(row.infohash):
+            await self._lose_unreadable(row.infohash)
+        elif bad:
             damage = sentence(
                 "replicator.damaged",
                 N_("{id} has {count} damaged pieces; they are fetched again."),
@@ -1174,6 +1258,16 @@ class Replicator:
 def told(error: OSError | CuntongError) -> Sentence:
     """What to tell of an error of the disk."""
     return error.sentence if isinstance(error, CuntongError) else disk_error(error).sentence
+
+
+def _unreadable(identifier: str) -> Sentence:
+    return sentence(
+        "replicator.medium-unreadable",
+        N_(
+            "{id} is damaged or can't be read on the medium that it lies on; it is wanted again, and nothing on the medium is changed."
+        ),
+        id=identifier,
+    )
 
 
 def _slug(identifier: str) -> str:

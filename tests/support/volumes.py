@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+import pytest
 import trio
 
 from cuntong_daemon.app import Node, node_running
 from cuntong_daemon.config import load_config
 from cuntong_daemon.control.client import ControlClient
-from cuntong_daemon.control.media_messages import ImportResult, ImportStep, Offer, OfferedBundle
+from cuntong_daemon.control.media_messages import (
+    ImportedBundle,
+    ImportResult,
+    ImportStep,
+    Offer,
+    OfferedBundle,
+)
 from cuntong_daemon.datacast.lineup import LineupCatalogue, catalogue_files, catalogue_snapshot
+from cuntong_daemon.media import content as content_module
 from cuntong_daemon.media.receipts import Identity, load_identity
 from cuntong_daemon.paths import DataPaths
 from cuntong_daemon.pki.certificates import network_digest
@@ -35,7 +53,7 @@ from cuntong_protocol.media.papers import Volume, VolumeBundle, encode_volume
 from cuntong_tools.demo.network import Place
 from cuntong_tools.publish.build import BuiltBundle, build_bundle
 from tests.support import pki, trust_repo
-from tests.support.bundles import as_predecessor, write_folder
+from tests.support.bundles import as_predecessor, read_folder, write_folder
 
 SERIAL = "abcdefghij"
 PART_PIECES = 3
@@ -413,6 +431,8 @@ def _as_path(name: bytes) -> str:
 T = TypeVar("T")
 
 _hosts = itertools.count(2)
+_RUN = 100 + os.getpid() % 150
+"""Other tests may run on this machine at the same time."""
 
 
 @dataclass
@@ -526,7 +546,7 @@ class Post:
         host = next(_hosts)
         paths.config.write_text(
             f'[node]\ncode = "{code}"\n\n[network]\nlisten = ""\n'
-            f'swarm = "127.0.{90 + host // 250}.{host % 250 + 2}:7441"\nnetworks = ["127.0.0.0/8"]\n\n'
+            f'swarm = "127.{_RUN}.{host // 250}.{host % 250 + 2}:7441"\nnetworks = ["127.0.0.0/8"]\n\n'
             + (config or "[media]\nwatch = []\n")
         )
         return paths
@@ -600,3 +620,114 @@ async def until(condition: Callable[[], object]) -> None:
     with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110  There is no event for it.
             await trio.sleep(0.01)
+
+
+def library(node: Node, lot: Lot) -> dict[str, bytes]:
+    """What the reading room sees of a bundle."""
+    folder = node.paths.library / lot.id
+    return read_folder(folder) if folder.exists() else {}
+
+
+def brought(result: ImportResult, lot: Lot) -> ImportedBundle:
+    return next(it for it in result.bundles if it.infohash == lot.infohash.hex())
+
+
+def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Everything that a node could change of what lies in a folder."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        data = path.read_bytes() if path.is_file() else b""
+        found[path.relative_to(folder).as_posix()] = (
+            status.st_mode,
+            status.st_nlink,
+            status.st_mtime_ns,
+            data,
+        )
+    return found
+
+
+def open_below(folder: Path) -> list[str]:
+    """What this process has open in a folder: as long as it has, the medium can't be unmounted."""
+    found: list[str] = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # Closed meanwhile.
+            path = descriptor.readlink()
+            if path.is_relative_to(folder):
+                found.append(str(path))
+    return found
+
+
+def stored(node: Node) -> set[str]:
+    """What lies in the store."""
+    return {path.name for path in node.paths.store.iterdir()}
+
+
+def problem_codes(result: ImportResult) -> list[str]:
+    return [problem.code for problem in result.problems]
+
+
+# --- A medium that is slow ------------------------------------------------------------------------
+
+
+class SlowMedium:
+    """Reads of content wait until the test lets them; it counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = 0
+        self._may_read = threading.Semaphore(0)
+        self._is_open = False
+        self._preadv = os.preadv
+        monkeypatch.setattr(content_module, "CHUNK_BYTES", 64 * 1024)
+        monkeypatch.setattr(content_module.os, "preadv", self._read)
+
+    def _read(self, source: int, buffers: list[memoryview], offset: int) -> int:
+        is_medium = layout.STORE_FOLDER.as_posix() in str(
+            Path(f"/proc/self/fd/{source}").readlink()
+        )
+        self.reads += is_medium
+        if is_medium and not self._is_open:
+            self._may_read.acquire()
+        return self._preadv(source, buffers, offset)
+
+    def let(self, count: int) -> None:
+        """So many reads may go on."""
+        self._may_read.release(count)
+
+    async def go_on_slowly(self, scope: trio.CancelScope) -> None:
+        """As fast as a scratched disc, until the scope is cancelled."""
+        with scope:
+            while True:
+                self.let(1)
+                await trio.sleep(0.05)
+
+    def open(self) -> None:
+        """As fast as it can be from now on."""
+        self._is_open = True
+        self._may_read.release(1_000)
+
+
+def lengthen(volume: Path, lot: Lot) -> None:
+    """Let files end with bytes that don't belong to them: then they are copied rather than linked."""
+    for file in lot.torrent.files:
+        with (volume / layout.store_file(lot.infohash, lot.torrent.name, file.path)).open(
+            "ab"
+        ) as it:
+            it.write(b"\0")
+
+
+@asynccontextmanager
+async def beside(medium: SlowMedium) -> AsyncIterator[trio.Nursery]:
+    """For imports that go on while the test does something; at the end the medium is as fast as it can be."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        finally:
+            medium.open()
+
+
+@contextmanager
+def expecting(code: str) -> Iterator[None]:
+    with pytest.raises(CuntongError) as caught:
+        yield
+    assert caught.value.code == code, caught.value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +19,20 @@ _EJECTED = object()
 
 
 class Arrivals:
-    """Notices what is new. Used by one thread at a time."""
+    """Notices what is new. May be used by several threads."""
 
     def __init__(self, watched: Sequence[str]) -> None:
         """Look below these folders; nothing is known yet."""
-        self._watched = [Path(folder) for folder in watched]
+        self._watched = [Path(os.path.realpath(folder)) for folder in watched]
         self._known: dict[Path, object] = {}
+        self._lock = threading.Lock()
 
     def look(self) -> list[Path]:
         """Places where volumes or receipts lie that weren't there, or were others, at the last look."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> list[Path]:
         found: dict[Path, object] = {}
         for folder in self._watched:
             top = folders_in(folder)[:MAX_PLACES]
@@ -45,14 +52,20 @@ class Arrivals:
 
     def know(self, place: Path) -> None:
         """What lies there now is known: this node has written there itself."""
-        if place in self._known:
-            self._known[place] = _mark(place)
+        with self._lock:
+            if place in self._known:
+                self._known[place] = _mark(place)
 
     def eject(self, path: Path) -> None:
         """Leave a medium alone until it has gone."""
-        for place in self._known:
-            if place.is_relative_to(path) or path.is_relative_to(place):
-                self._known[place] = _EJECTED
+        with self._lock:
+            for place in self._known:
+                if place.is_relative_to(path) or path.is_relative_to(place):
+                    self._known[place] = _EJECTED
+
+    def is_ejected(self, place: Path) -> bool:
+        """Whether a medium is to be left alone."""
+        return self._known.get(place) is _EJECTED
 
 
 def _mark(place: Path) -> object:

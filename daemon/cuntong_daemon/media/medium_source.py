@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ UNPACKED_KEPT = 2
 """Frames of some MiB in memory: what belongs together was packed together."""
 TIMESTAMP_FILE = "timestamp.json"
 _TORRENT_HEAD = b"d4:infod"
+_INFOHASH = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,9 @@ class MediumSource:
         self._folder = folder
         self._places: dict[str, _Place] = {}
         self._frames: OrderedDict[tuple[PurePosixPath, int], list[Item]] = OrderedDict()
+        self._turn = trio.CapacityLimiter(
+            1
+        )  # Who asks at the same time doesn't unpack at the same time.
         self.announcements: dict[Division, Announcement] = {}
         self.damaged: set[Division] = set()
 
@@ -96,7 +101,7 @@ class MediumSource:
         self, path: str, max_bytes: int, base: tuple[bytes, bytes] | None = None
     ) -> bytes | None:
         """An object, or None."""
-        return await trio.to_thread.run_sync(self.read, path, max_bytes)
+        return await trio.to_thread.run_sync(self.read, path, max_bytes, limiter=self._turn)
 
     def read(self, path: str, max_bytes: int) -> bytes | None:
         """An object, or None. Blocks. Each is given once: who asks again has found it to be no good."""
@@ -190,13 +195,26 @@ def _object_path(authority: Division, item: Item) -> str | None:
 
 
 def torrent_names(volume: VolumeFolder) -> list[bytes]:
-    """The infohashes of the torrents that a volume names, in either copy. At most `MAX_TORRENTS`."""
-    names = {
-        name for folder in (TORRENT_FOLDER, again(TORRENT_FOLDER)) for name in volume.names(folder)
-    }
-    return sorted(
-        found for name in names if (found := _infohash(name.removesuffix(".torrent"))) is not None
-    )[:MAX_TORRENTS]
+    """The infohashes of the torrents that lie where they should, in either copy. At most `MAX_TORRENTS`.
+
+    One with another name, as an old tool or a disc without long names leaves it, is read to know whose it is.
+    """
+    found: set[bytes] = set()
+    for folder in (TORRENT_FOLDER, again(TORRENT_FOLDER)):
+        for name in volume.names(folder)[:MAX_TORRENTS]:
+            infohash = _infohash(name.lower().removesuffix(".torrent"))
+            if infohash is None:
+                infohash = _infohash_of(volume, folder / name)
+            if infohash is not None:
+                found.add(infohash)
+    return sorted(found)[:MAX_TORRENTS]
+
+
+def _infohash_of(volume: VolumeFolder, path: PurePosixPath) -> bytes | None:
+    data = volume.read(path, MAX_TORRENT_BYTES)
+    with suppress(BundleError):
+        return decode_torrent(data or b"").infohash
+    return None
 
 
 def payload_names(volume: VolumeFolder) -> list[bytes]:
@@ -234,9 +252,4 @@ def find_torrent(volume: VolumeFolder, infohash: bytes) -> Torrent | None:
 
 
 def _infohash(name: str) -> bytes | None:
-    if len(name) != 64:
-        return None
-    try:
-        return bytes.fromhex(name)
-    except ValueError:
-        return None
+    return bytes.fromhex(name) if _INFOHASH.fullmatch(name) else None

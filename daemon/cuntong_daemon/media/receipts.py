@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from cuntong_daemon.pki.ca import check_chain
 from cuntong_daemon.pki.certificates import (
@@ -203,7 +204,7 @@ def signs_itself(signed: SignedVolume) -> bool:
     try:
         key = load_certificate(signed.chain[0]).public_key()
         check_volume(signed, checked_public_key(key))
-    except (CuntongError, ValueError):
+    except (CuntongError, ValueError, UnsupportedAlgorithm):
         return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,15 @@ _WEIGHT = ("refused", "taken", "older", "known", "foreign")
 _TROUBLE = ("partial", "refused", "unwanted", "unknown", "offered", "complete", "here")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """An import that runs or waits for its turn."""
+
+    path: Path
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+
 class Media:
     """A service; see the module."""
 
@@ -72,7 +82,7 @@ class Media:
         self._turn = trio.Lock()
         self._running: ImportStep | None = None
         self._path: Path | None = None
-        self._scope: trio.CancelScope | None = None
+        self._jobs: list[_Job] = []
         self._arrivals = Arrivals(config.media.watch)
         self._wake = trio.Event()
 
@@ -115,11 +125,8 @@ class Media:
             MediaError: `media.no-such-path`, `media.cannot-read`, `media.nothing-found`, `media.own-data`,
                 `media.stopped`.
         """
-        try:
-            resolved = await trio.to_thread.run_sync(path.resolve)
-        except (OSError, RuntimeError):  # A link to itself.
-            resolved = path
-        if resolved.is_relative_to(self._services.paths.root.resolve()):
+        path = await trio.to_thread.run_sync(_resolved, path)
+        if path.is_relative_to(self._services.paths.root.resolve()):
             raise MediaError(
                 "media.own-data",
                 N_("{path} is the node's own data directory: there is nothing to import."),
@@ -131,17 +138,22 @@ class Media:
             self._running = step
             report(step)
 
-        if self._turn.locked():
-            report(ImportStep(phase="waiting", folder=shown(self._path or "")))
-        async with self._turn:
-            self._path = path
-            self._scope = trio.CancelScope()
-            try:
-                with self._scope:
-                    tell(ImportStep(phase="looking", folder=shown(path)))
-                    return await self._import(path, in_place=in_place, report=tell)
-            finally:
-                self._path = self._running = self._scope = None
+        job = _Job(path)
+        self._jobs.append(job)
+        try:
+            with job.scope:
+                if self._turn.locked():
+                    report(ImportStep(phase="waiting", folder=shown(self._path or "")))
+                async with self._turn:
+                    self._path = path
+                    try:
+                        tell(ImportStep(phase="looking", folder=shown(path)))
+                        return await self._import(path, in_place=in_place, report=tell)
+                    finally:
+                        self._path = self._running = None
+        finally:
+            self._jobs.remove(job)
+            job.ended.set()
         raise MediaError(
             "media.stopped",
             N_(
@@ -153,14 +165,14 @@ class Media:
 
     async def eject(self, path: Path) -> int:
         """Stop what is done with a medium, so that it can be unmounted. Returns how much that was."""
-        stopped = 0
-        self._arrivals.eject(path)
-        if self._path is not None and self._scope is not None and _overlap(self._path, path):
-            self._scope.cancel()
-            stopped += 1
-            async with self._turn:  # It has let go of everything.
-                pass
-        return stopped + await self._services.replicator.lose_places(path)
+        path = await trio.to_thread.run_sync(_resolved, path)
+        await trio.to_thread.run_sync(self._arrivals.eject, path)
+        jobs = [job for job in self._jobs if _overlap(job.path, path)]
+        for job in jobs:  # Those that wait, too.
+            job.scope.cancel()
+        for job in jobs:
+            await job.ended.wait()
+        return len(jobs) + await self._services.replicator.lose_places(path)
 
     async def _import(self, path: Path, *, in_place: bool, report: Report) -> ImportResult:
         volumes = await trio.to_thread.run_sync(find_volumes, path)
@@ -266,13 +278,17 @@ class Media:
 
     async def _watch_places(self) -> None:
         while True:
-            await self._services.replicator.lose_places()
+            try:
+                await self._services.replicator.lose_places()
+            except (OSError, StoreError) as error:
+                log.warning("media.places", text=str(error))
             await trio.sleep(WATCH_INTERVAL_S)
 
     async def _watch(self) -> None:
         while True:
             for place in await trio.to_thread.run_sync(self._arrivals.look):
-                await self._import_by_itself(place)
+                if not self._arrivals.is_ejected(place):  # While the one before was imported.
+                    await self._import_by_itself(place)
             await trio.sleep(WATCH_INTERVAL_S)
 
     async def _import_by_itself(self, place: Path) -> None:
@@ -360,6 +376,14 @@ def _merged(catalogues: list[ImportedCatalogue]) -> list[ImportedCatalogue]:
         if known is None or _WEIGHT.index(catalogue.state) < _WEIGHT.index(known.state):
             found[catalogue.authority] = catalogue
     return list(found.values())
+
+
+def _resolved(path: Path) -> Path:
+    """The one name of a place, whatever links lead to it."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # A link to itself.
+        return path
 
 
 def _overlap(first: Path, second: Path) -> bool:

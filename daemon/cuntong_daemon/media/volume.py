@@ -304,17 +304,22 @@ def find_receipts(path: Path, volumes: list[Path]) -> list[Path]:
 
 def manifest_lines(volume: VolumeFolder) -> list[tuple[str, str]]:
     """Path and SHA-256, in hexadecimal, of each payload file that the bag's manifest names; nothing if it can't be read."""
+    found: list[tuple[str, str]] = []
     try:
         with os.fdopen(
             volume.open(PurePosixPath("manifest-sha256.txt")), encoding="utf-8"
         ) as lines:
-            parted = (
-                line.rstrip("\r\n").partition("  ")
-                for _, line in zip(range(MAX_MANIFEST_LINES), lines, strict=False)
-            )
-            return [(path, digest) for digest, _, path in parted]
+            while len(found) < MAX_MANIFEST_LINES:
+                line = lines.readline(MAX_LINE_BYTES)
+                if not line:
+                    break
+                if len(line) == MAX_LINE_BYTES:
+                    return []
+                digest, _, path = line.rstrip("\r\n").partition("  ")
+                found.append((path, digest))
     except (OSError, UnicodeDecodeError):
         return []
+    return found
 
 
 def is_gone(error: OSError) -> bool:

@@ -27,7 +27,7 @@ from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
 
 from .errors import StoreError, database_error, disk_error
-from .links import link_or_copy
+from .links import copy, link_or_copy
 from .pieces import (
     PieceSet,
     no_checkpoint,
@@ -82,6 +82,14 @@ class Usage:
 
     used: int
     free: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a file's content should lie; `is_in_place` on a medium."""
+
+    path: Path
+    is_in_place: bool
 
 
 class Store:
@@ -160,10 +168,15 @@ class Store:
     def prepare(self, torrent: Torrent) -> None:
         """Note that a payload is wanted, and keep its torrent. Doing it twice does nothing.
 
+        From now on it lies in the store, even if it was held on a medium.
+
         Raises:
             StoreError: `store.disk-full`, `store.disk-error`.
         """
         try:
+            if (self._paths.store / torrent.infohash.hex()).is_symlink():
+                # A crash has left it, and what comes must not be written to a medium.
+                self._clear(torrent.infohash)
             keep_torrent(self._paths, torrent)
             payload_folder(self._paths, torrent).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -178,6 +191,8 @@ class Store:
         checkpoint: Callable[[], None] = no_checkpoint,
     ) -> PieceSet:
         """Link files whose content a complete payload already has; each is hashed on the way.
+
+        What is held on a medium is copied: others may change it there, and nothing may change there by this node.
 
         Args:
             torrent: Of the payload that takes them.
@@ -201,9 +216,12 @@ class Store:
                     continue
                 for source in self._places(file.root, file.length, torrent.infohash):
                     checkpoint()
-                    if _is_whole(torrent, file.path, source, checkpoint):
+                    if _is_whole(torrent, file.path, source.path, checkpoint):
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        link_or_copy(source, target)
+                        if not source.is_in_place:
+                            link_or_copy(source.path, target)
+                        elif not _copy_whole(torrent, file.path, source.path, target, checkpoint):
+                            continue
                         found += torrent.pieces_of(file)
                         break
                 else:
@@ -263,14 +281,11 @@ class Store:
         """
         with contextlib.suppress(StoreError):  # On a full disk the files must go first.
             self._forget(infohash)
-        place = self._paths.store / infohash.hex()
         try:
             if is_replaced:
                 keep_superseded(self._paths, infohash)
             torrent_path(self._paths, infohash).unlink(missing_ok=True)
-            if remove_place(place):
-                sync_folder(self._paths.store)
-            self._in_place.pop(infohash, None)
+            self._clear(infohash)
         except OSError as error:
             raise disk_error(error) from error
         self._forget(infohash)
@@ -301,7 +316,7 @@ class Store:
                 self._paths.store.mkdir(parents=True, exist_ok=True)
                 keep_torrent(self._paths, torrent)
                 self._note(torrent, is_complete=False)
-                remove_place(target)  # It was wanted before; what came of it is here too.
+                self._clear(infohash)  # It was wanted before; what came of it is here too.
                 sync_pieces(torrent, source / torrent.name, PieceSet.full(torrent.piece_count))
                 source.rename(target)
                 sync_folder(self._paths.store)
@@ -348,6 +363,7 @@ class Store:
                 if folder == self._paths.store:
                     with contextlib.suppress(OSError):
                         remove_place(place)
+                        self._in_place.pop(infohash, None)
                 else:
                     place.unlink(missing_ok=True)
                 removed.add(infohash)
@@ -368,7 +384,7 @@ class Store:
         return [
             infohash
             for infohash, place in self.places().items()
-            if not place.is_dir() or (below is not None and place.is_relative_to(below))
+            if not _is_readable(place) or (below is not None and place.is_relative_to(below))
         ]
 
     def inspect_place(
@@ -377,12 +393,18 @@ class Store:
         """The pieces of a payload that are missing or wrong on a medium; every byte is read.
 
         Of a payload to which a link leads, or in which one lies, all are: it may lead anywhere tomorrow.
+
+        Args:
+            torrent: Of the payload.
+            place: The folder that holds the folder with the torrent's name: absolute, with no link on the way.
+            checkpoint: Called between folders and pieces; may raise to stop.
         """
         folder = place / torrent.name
-        real = place.parent.resolve() / place.name / torrent.name
-        if any((folder / file.path).resolve() != real / file.path for file in torrent.files):
-            return PieceSet.full(torrent.piece_count)
-        return verified_pieces(torrent, place / torrent.name, checkpoint=checkpoint).missing()
+        for parent in {(folder / file.path).parent for file in torrent.files}:
+            checkpoint()
+            if os.path.realpath(parent) != os.fspath(parent):
+                return PieceSet.full(torrent.piece_count)
+        return verified_pieces(torrent, folder, checkpoint=checkpoint).missing()
 
     def hold_in_place(self, torrent: Torrent, place: Path) -> None:
         """Hold a payload where it lies; all of it has been read.
@@ -397,7 +419,7 @@ class Store:
         target = self._paths.store / torrent.infohash.hex()
         try:
             keep_torrent(self._paths, torrent)
-            remove_place(target)
+            self._clear(torrent.infohash)
             target.symlink_to(place, target_is_directory=True)
             sync_folder(self._paths.store)
             self._in_place[torrent.infohash] = place
@@ -406,6 +428,16 @@ class Store:
         self._note(torrent, is_complete=True)
 
     # Parts.
+
+    def _clear(self, infohash: bytes) -> None:
+        """Remove a payload's folder, or the link to where it is held.
+
+        Raises:
+            OSError: some of it is left.
+        """
+        if remove_place(self._paths.store / infohash.hex()):
+            sync_folder(self._paths.store)
+        self._in_place.pop(infohash, None)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -425,15 +457,16 @@ class Store:
         if bad:
             self._note(torrent, is_complete=False)
             return bad
-        try:
-            for file in torrent.files if not self.is_in_place(torrent.infohash) else ():
-                path = folder / file.path
-                if path.stat().st_size != file.length:
-                    os.truncate(path, file.length)
-                path.chmod(0o444)
-            sync_pieces(torrent, folder, PieceSet.full(torrent.piece_count))
-        except OSError as error:
-            raise disk_error(error) from error
+        if not self.is_in_place(torrent.infohash):
+            try:
+                for file in torrent.files:
+                    path = folder / file.path
+                    if path.stat().st_size != file.length:
+                        os.truncate(path, file.length)
+                    path.chmod(0o444)
+                sync_pieces(torrent, folder, PieceSet.full(torrent.piece_count))
+            except OSError as error:
+                raise disk_error(error) from error
         self._note(torrent, is_complete=True)
         return bad
 
@@ -456,19 +489,24 @@ class Store:
                     ),
                 )
 
-    def _places(self, root: bytes, length: int, except_for: bytes) -> list[Path]:
+    def _places(self, root: bytes, length: int, except_for: bytes) -> list[_Source]:
         with self._transaction():
             rows = self._database.execute(
                 "SELECT infohash, path FROM store_files"
                 " WHERE root = ? AND length = ? AND infohash != ? LIMIT ?",
                 (root, length, except_for, _CANDIDATES),
             ).fetchall()
-        return [self._paths.store / infohash.hex() / path for infohash, path in rows]
+        return [
+            _Source(self._paths.store / infohash.hex() / path, self.is_in_place(infohash))
+            for infohash, path in rows
+        ]
 
     def _begun_files(self, infohashes: Collection[bytes]) -> dict[tuple[bytes, int], Path]:
         """Where files of these payloads lie, by root and length, if something of them has come."""
         found: dict[tuple[bytes, int], Path] = {}
         for infohash in infohashes:
+            if self.is_in_place(infohash):
+                continue  # Nothing is moved away from a medium.
             try:
                 torrent = load_torrent(self._paths, infohash)
             except StoreError:
@@ -513,6 +551,28 @@ def _is_whole(torrent: Torrent, path: str, source: Path, checkpoint: Callable[[]
             except (OSError, BundleError):
                 return False
     return True
+
+
+def _copy_whole(
+    torrent: Torrent, path: str, source: Path, target: Path, checkpoint: Callable[[], None]
+) -> bool:
+    """Copy a file of the torrent from where others may change it meanwhile. False: it wasn't right; nothing is left.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    copy(source, target)
+    if _is_whole(torrent, path, target, checkpoint):
+        return True
+    target.unlink()
+    return False
+
+
+def _is_readable(place: Path) -> bool:
+    try:
+        return place.is_dir()
+    except OSError:  # What was pulled out without being unmounted.
+        return False
 
 
 def _links_in(store: Path) -> dict[bytes, Path]:

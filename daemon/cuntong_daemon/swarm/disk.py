@@ -40,6 +40,8 @@ def inspect(
 ) -> Inspected:
     """Find out what is there and write it down durably.
 
+    What is held on a medium is never written: it is whole there, or refused.
+
     Args:
         paths: The node's data directory.
         torrent: The payload.
@@ -53,7 +55,9 @@ def inspect(
     """
     keep_torrent(paths, torrent)
     folder = payload_folder(paths, torrent)
-    folder.mkdir(parents=True, exist_ok=True)
+    is_on_medium = folder.parent.is_symlink()
+    if not is_on_medium:
+        folder.mkdir(parents=True, exist_ok=True)
     resume = load_resume(paths, torrent)
     known = PieceSet.from_bytes(torrent.piece_count, resume.pieces)
     believed = known if have is None else have
@@ -62,9 +66,12 @@ def inspect(
             believed -= PieceSet.of(torrent.piece_count, torrent.pieces_of(file))
     found = present_pieces(torrent, folder, believed=believed, checkpoint=checkpoint)
     if not found.is_full:
+        if is_on_medium:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
         _make_writable(torrent, folder, found)
     if found != known:
-        sync_pieces(torrent, folder, found - believed)
+        if not is_on_medium:  # Nothing was written there, and of a disc nothing can be synced.
+            sync_pieces(torrent, folder, found - believed)
         write_resume(
             paths,
             torrent.infohash,
@@ -119,6 +126,8 @@ def check_disk(paths: DataPaths, infohash: bytes, missing_bytes: int) -> None:
         OSError: it doesn't.
     """
     place = paths.store / infohash.hex()
+    if place.is_symlink():
+        return  # Nothing is written to a medium.
     place.mkdir(parents=True, exist_ok=True)
     room = os.statvfs(place)
     if room.f_bavail * room.f_frsize < min(missing_bytes, ROOM_TO_GO_ON_BYTES):

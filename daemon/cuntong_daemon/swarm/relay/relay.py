@@ -197,7 +197,9 @@ class Relay:
         return [door.getsockname()[1] for door in self._doors]
 
     def close(self) -> None:
-        """Stop, and give everything back."""
+        """Stop, and give everything back. Doing it twice does nothing."""
+        if self._bell < 0:
+            return
         self._is_closing = True
         if self._thread.is_alive():
             os.eventfd_write(self._bell, 1)
@@ -208,6 +210,7 @@ class Relay:
             door.close()
         self._poll.close()
         os.close(self._bell)
+        self._bell = -1
 
     def inside_of(self, outside: Address, *, is_closed: bool) -> Address | None:
         """What libtorrent is to dial for a peer outside; None when it can't be reached."""
