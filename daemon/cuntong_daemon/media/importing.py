@@ -151,10 +151,20 @@ class VolumeImport:
         )
         await self._take_payloads(infohashes)
         result = self._result
-        result.bytes_read, result.is_gone = self._content.bytes_read, self._content.is_gone
+        result.bytes_read = self._content.bytes_read
+        result.is_gone = self._content.is_gone or await trio.to_thread.run_sync(self._is_gone)
         if result.is_gone:
-            result.problems.append(gone(self._volume.path).sentence)
+            # First, as a long list is cut off at its end.
+            result.problems.insert(0, gone(self._volume.path).sentence)
         return result
+
+    def _is_gone(self) -> bool:
+        """Whether the medium was pulled out while something other than content was read: that looks like damage."""
+        try:
+            self._volume.check()
+        except MediaError:
+            return True
+        return False
 
     # What it says of itself.
 
@@ -433,6 +443,9 @@ class VolumeImport:
         if row is not None and row.infohash == infohash:
             state: ImportState = "here"
             reason = None
+        elif replicator.problem is not None:
+            # What should be here couldn't be compared with what is, for a full or broken disk.
+            state, reason = "partial", replicator.problem
         else:
             state = "unwanted"
             reason = replicator.plan.refusals.get(listing.id) or sentence(
@@ -448,6 +461,7 @@ class VolumeImport:
             infohash=infohash.hex(),
             state=state,
             bytes_total=listing.payload_size,
+            bytes_missing=listing.payload_size if state == "partial" else 0,
             reason=reason,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class Media:
         self._running: ImportStep | None = None
         self._path: Path | None = None
         self._jobs: list[_Job] = []
+        self._is_ending = False
         self._arrivals = Arrivals(config.media.watch)
         self._wake = trio.Event()
 
@@ -100,6 +101,10 @@ class Media:
             try:
                 await trio.sleep_forever()
             finally:
+                # Imports run in the node's nursery, which ends after the replicator that they need.
+                self._is_ending = True
+                with trio.CancelScope(shield=True):
+                    await self._stop(self._jobs)
                 with trio.move_on_after(2.0, shield=True):
                     await self.accounts.count()
 
@@ -139,6 +144,8 @@ class Media:
             report(step)
 
         job = _Job(path)
+        if self._is_ending:
+            job.scope.cancel()
         self._jobs.append(job)
         try:
             with job.scope:
@@ -168,11 +175,16 @@ class Media:
         path = await trio.to_thread.run_sync(_resolved, path)
         await trio.to_thread.run_sync(self._arrivals.eject, path)
         jobs = [job for job in self._jobs if _overlap(job.path, path)]
-        for job in jobs:  # Those that wait, too.
+        await self._stop(jobs)
+        return len(jobs) + await self._services.replicator.lose_places(path)
+
+    async def _stop(self, jobs: Sequence[_Job]) -> None:
+        """Stop imports, those that wait too; returns when they have ended."""
+        jobs = list(jobs)
+        for job in jobs:
             job.scope.cancel()
         for job in jobs:
             await job.ended.wait()
-        return len(jobs) + await self._services.replicator.lose_places(path)
 
     async def _import(self, path: Path, *, in_place: bool, report: Report) -> ImportResult:
         volumes = await trio.to_thread.run_sync(find_volumes, path)
@@ -271,7 +283,8 @@ class Media:
             receipt_problem=problem,
             bytes_read=sum(it.bytes_read for it in done),
             bytes_bad=sum(it.bytes_bad for it in done),
-            problems=[one for it in done for one in it.problems][:MAX_SHOWN],
+            # The last one may have been pulled out: that comes first, and isn't cut off.
+            problems=[one for it in reversed(done) for one in it.problems][:MAX_SHOWN],
         )
 
     # Media that come and go.

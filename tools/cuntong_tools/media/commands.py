@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
 from cuntong_daemon.control.client import RemoteError
 from cuntong_daemon.control.media_messages import (
@@ -115,10 +116,13 @@ def import_command(
             )
             raise
         made = None if receipt_file is None else daemon.call_as(MadeReceipt, "media.report")
+    gone = next((it for it in result.problems if it.code == "media.gone"), None)
     if as_json:
         print_json(result)
     else:
-        console().print(import_view(result))
+        # What ends the command is said at its end.
+        rest = [problem for problem in result.problems if problem != gone]
+        console().print(import_view(msgspec.structs.replace(result, problems=rest)))
     if made is not None and receipt_file is not None:
         file = _write(made, receipt_file)
         if not as_json:
@@ -133,6 +137,8 @@ def import_command(
                 path=str(path),
             )
         )
+    if gone is not None:
+        raise MediaError(gone.code, gone.template, fault=Fault.SYSTEM, **gone.params)
     if not is_of_use(result):
         raise _nothing_usable(result, path)
 

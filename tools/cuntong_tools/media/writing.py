@@ -515,6 +515,8 @@ class _Writer:
         self._made: set[Path] = set()
         self._buffers = (new_buffer(), new_buffer())
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        # The pool doesn't know of a thread that Ctrl-C came upon as it began, and would begin a second one.
+        self._pool.submit(int).result()
         self._can_clone = True
 
     def close(self) -> None:
@@ -552,7 +554,12 @@ class _Writer:
                     return _Check(content, is_synced=False)
                 return self._copy(content, source, target, report)
             finally:
-                os.close(target)
+                if content.stretch.length > STEP_BYTES:
+                    # In the thread that writes, after its last step: Ctrl-C may come while one is handed over, and what is
+                    # closed under it fails like a bad medium. That also waits until it has left the buffers.
+                    self._pool.submit(os.close, target).result()
+                else:
+                    os.close(target)
 
     def _clone(self, content: Content, source: int, target: int) -> bool:
         if content.stretch.is_part or not self._can_clone:
@@ -588,9 +595,6 @@ class _Writer:
                 report("written", -reported)
                 raise _TooLongError(error, sink.written) from error
             raise
-        finally:
-            if writing is not None:
-                writing.exception()  # It must have left the buffers before others use them.
         report("written", length - reported)
         return _Check(content, found.digest(), is_synced=sink.is_direct)
 
