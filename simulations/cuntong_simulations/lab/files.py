@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 
 from cuntong_protocol.texts import N_
+from cuntong_simulations import toml
 
 from .errors import LabFileError
 
@@ -52,7 +52,16 @@ def parse(given: dict[str, Any], kind: type[T], *, file: str) -> T:
     Raises:
         LabFileError: `lab.unknown-key`, `lab.bad-value`.
     """
-    _check_keys(given, kind, file, "")
+    unknown = toml.unknown_key(given, kind)
+    if unknown is not None:
+        path, nearest = unknown
+        raise LabFileError(
+            "lab.unknown-key",
+            N_("{file}: {key} is not a known key; the nearest is {nearest}."),
+            file=file,
+            key=".".join(part for part in path if isinstance(part, str)),
+            nearest=nearest,
+        )
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
@@ -72,29 +81,3 @@ def bad_value(file: str, key: str) -> LabFileError:
         file=file,
         key=key,
     )
-
-
-def _check_keys(given: dict[str, Any], kind: type[msgspec.Struct], file: str, at: str) -> None:
-    types = get_type_hints(kind)
-    names = [field.encode_name for field in msgspec.structs.fields(kind)]
-    for key, value in given.items():
-        if key not in names:
-            nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
-            raise LabFileError(
-                "lab.unknown-key",
-                N_("{file}: {key} is not a known key; the nearest is {nearest}."),
-                file=file,
-                key=f"{at}{key}",
-                nearest=nearest[0] if nearest else "-",
-            )
-        for inner in _structs(types[key]):
-            for table in value if isinstance(value, list) else [value]:
-                if isinstance(table, dict):
-                    _check_keys(table, inner, file, f"{at}{key}.")
-
-
-def _structs(kind: Any) -> list[type[msgspec.Struct]]:  # noqa: ANN401 - any annotation.
-    """The struct in an annotation: itself, or what a list or an optional holds."""
-    if get_origin(kind) is None:
-        return [kind] if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else []
-    return [found for inner in get_args(kind) for found in _structs(inner)]

@@ -1,51 +1,14 @@
-"""The report's plots: SVG with text as text, so that it stays small and can be searched."""
+"""The report's plots."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from cuntong_daemon.i18n import _
+from cuntong_simulations.svg import TIER_COLOURS, svg
 
 from .result import LinkUse, Result, percentile
-
-TIER_COLOURS = {
-    "nation": "#1c2430",
-    "province": "#7a4fa3",
-    "city": "#4f6aa3",
-    "county": "#c0662b",
-    "township": "#8a8f2a",
-    "village": "#23785a",
-}
-WIDTH_IN = 9.0
-_OPTIONS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cuntong",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6eaef",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-
-
-def _svg(height_in: float, draw: Callable[[Any], None]) -> str:
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_OPTIONS):
-        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure.subplots())
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
 
 
 def completion_plot(result: Result) -> str:
@@ -67,7 +30,7 @@ def completion_plot(result: Result) -> str:
         axes.set_xlabel(_("seconds since the publication began"))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=6)
 
-    return _svg(0.9 + 0.19 * len(result.completions), draw)
+    return svg(0.9 + 0.19 * len(result.completions), draw)
 
 
 def rate_plot(result: Result) -> str:
@@ -124,7 +87,7 @@ def _by_tier(
         axes.set_xlabel(_("seconds since the publication began"))
         axes.legend(ncols=4, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.25))
 
-    return _svg(2.9, draw) if any(link.series for link in result.links) else ""
+    return svg(2.9, draw) if any(link.series for link in result.links) else ""
 
 
 def page_plot(result: Result) -> str:
@@ -143,7 +106,7 @@ def page_plot(result: Result) -> str:
         axes.set_xlabel(_("seconds since the publication began"))
         axes.legend(ncols=4, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.2))
 
-    return _svg(2.7, draw) if places else ""
+    return svg(2.7, draw) if places else ""
 
 
 def rtt_plot(result: Result) -> str:
@@ -175,7 +138,7 @@ def rtt_plot(result: Result) -> str:
         axes.set_xlabel(_("seconds since the publication began"))
         axes.legend(ncols=2, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.15))
 
-    return _svg(2.7, draw) if places else ""
+    return svg(2.7, draw) if places else ""
 
 
 def _mark(axes: Any, idle: float) -> None:  # noqa: ANN401 - matplotlib's axes.

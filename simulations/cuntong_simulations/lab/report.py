@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from html import escape
 
 from cuntong_daemon.i18n import _
+from cuntong_simulations.page import document, table
 
 from .plots import completion_plot, page_plot, queue_plot, rate_plot, rtt_plot
 from .result import Result
 from .summary import headline, problem_text
-
-_STYLE = """
-:root { color-scheme: light; --ink: #1c2430; --soft: #5c6775; --line: #d9dee5; --bad: #a3262a; --good: #1d6b45; }
-body { font: 15px/1.5 system-ui, "Noto Sans SC", "Microsoft YaHei", sans-serif; color: var(--ink);
-       max-width: 62rem; margin: 2rem auto; padding: 0 1rem; background: #fff; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-p.lead { color: var(--soft); margin-top: 0; }
-.verdict { border-left: 4px solid var(--good); padding: .4rem .8rem; background: #f4f8f6; }
-.verdict.bad { border-color: var(--bad); background: #fbf3f3; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .2rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { color: var(--soft); font-weight: 600; }
-svg { max-width: 100%; height: auto; }
-details { margin-top: 1rem; } summary { cursor: pointer; color: var(--soft); }
-.scroll { overflow-x: auto; }
-"""
-
-Row = Sequence[str]
 
 
 def render(result: Result) -> str:
@@ -53,7 +34,7 @@ def render(result: Result) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(_lead(result))}</p>',
         f'<p class="verdict{" bad" if problems else ""}">{verdict}</p>',
-        _table([], headline(result)),
+        table([], headline(result)),
         *(f"<h2>{escape(heading)}</h2>{svg}" for heading, svg in plots if svg),
         f"<h2>{escape(_('Places'))}</h2>{_completions(result)}",
         f"<h2>{escape(_('Links'))}</h2>{_links(result)}",
@@ -61,11 +42,7 @@ def render(result: Result) -> str:
     if result.foreground:
         body.append(f"<h2>{escape(_('The public'))}</h2>{_foreground(result)}")
     body.append(f"<h2>{escape(_('The machine'))}</h2>{_machine(result)}")
-    return (
-        f'<!doctype html><html><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body>{''.join(body)}</body></html>\n"
-    )
+    return document(title, body)
 
 
 def _lead(result: Result) -> str:
@@ -101,7 +78,7 @@ def _completions(result: Result) -> str:
         )
     heads = [_("Place"), _("Tier"), _("done, s"), _("bound, s"), _("ratio"), _("use of its link"),
              _("longest stall, s"), _("CPU, % of a core"), _("memory, MiB")]  # fmt: skip
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _links(result: Result) -> str:
@@ -121,7 +98,7 @@ def _links(result: Result) -> str:
     ]
     heads = [_("Place"), _("Direction"), _("kbit/s"), _("MB"), _("copies"), _("wait p50, ms"),
              _("wait p95, ms"), _("overflowed"), _("lost")]  # fmt: skip
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _foreground(result: Result) -> str:
@@ -140,7 +117,7 @@ def _foreground(result: Result) -> str:
     ]  # fmt: skip
     heads = [_("Place"), _("page idle, s"), _("page p50 / p95, s"), _("pages"), _("RTT idle p50 / p95, ms"),
              _("RTT p50 / p95, ms"), _("pings lost"), _("bulk idle → now, kbit/s")]  # fmt: skip
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _machine(result: Result) -> str:
@@ -166,12 +143,4 @@ def _machine(result: Result) -> str:
         for check in result.proof
     ]
     heads = [_("Proof"), _("expected"), _("measured"), _("tolerance"), _("met")]
-    return _table([], facts) + (_table(heads, proof) if proof else "")
-
-
-def _table(heads: Row, rows: Iterable[Row]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table>{f"<tr>{head}</tr>" if heads else ""}{body}</table></div>'
+    return table([], facts) + (table(heads, proof) if proof else "")

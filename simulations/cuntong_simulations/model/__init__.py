@@ -1,0 +1,1 @@
+"""The planning model: the whole country at flow level (`MODEL.md`)."""

@@ -1,0 +1,731 @@
+"""A day of the model, compiled (MODEL.md 4 to 6 and 12): arrays in, arrays changed.
+
+Nodes lie breadth first, so those of one depth follow each other, and so do the children of one node. A depth is cut into
+parts whose number doesn't depend on the threads; each adds up for itself, so the sums are always the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from cuntong_daemon.policy.repair import ASSUMED_LINK_BYTES_S, USABLE_PART
+from cuntong_daemon.policy.uplink import GAIN
+
+from .max_min import compiled, cut
+
+PARTS = 64
+ALMOST = 1 - 1e-9
+# Columns of the sums: bytes by carrier, bytes over access links, node-hours by cause.
+LINK, SIBLINGS, SATELLITE, DISK, DOWN, UP, HELD = 0, 1, 2, 3, 4, 5, 6
+OWN_LINK, UPLINK, CONTENT, OFF, SKY, STORE = 0, 1, 2, 3, 4, 5
+COLUMNS = 12
+FETCHED, NO_ROOM = 1, 2
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+
+
+class Given(NamedTuple):
+    """What doesn't change: by node, by class (and hour of the week), by bundle.
+
+    Attributes:
+        depth_begin: The first node of each depth, and their number.
+        pair: Of each node: its row in the sums.
+        hub: Of each node: the hub that it lies below; -1: none.
+        trades: Of each node: whether its children form a group (0 never, 1 always, 2 while its uplink is scarce).
+        fresh_row: Of a node whose children may form a group.
+        dish: Nodes with a dish; `dish_row` the other way round, -1: none.
+        is_tight: By class: not all that it wants fits into its store.
+        tight: The nodes of such classes.
+        air, flow: By bundle and step (one more of `flow_sum`): what a receiver has, symbols sent over size, their sum.
+        star_order: Nodes by hub, those without one first; `star_begin` where each hub's begin.
+    """
+
+    parent: Ints
+    first: Ints
+    children: Ints
+    node_class: Ints
+    weight: Floats
+    depth_begin: Ints
+    pair: Ints
+    hub: Ints
+    trades: NDArray[np.int8]
+    fresh_row: Ints
+    down: Floats
+    up: Floats
+    listens: Floats
+    order: Ints
+    wanted_count: Ints
+    link_bytes_s: Floats
+    store: Floats
+    is_tight: Bytes
+    tight: Ints
+    size: Floats
+    publisher: Ints
+    dish: Ints
+    dish_row: Ints
+    air: Floats
+    flow: Floats
+    flow_sum: Floats
+    order_node: Ints
+    order_step: NDArray[np.int64]
+    order_brings: Bytes
+    publishers: Ints
+    star_order: Ints
+    star_begin: Ints
+    star_hub: Ints
+
+
+class Settings(NamedTuple):
+    """Numbers."""
+
+    dt: float
+    startup: float
+    eta: float
+    phi: float
+    copy_bytes: float
+    is_swarm: bool
+    is_star: bool
+    leaves_to_sky: bool
+    is_carousel: bool
+    has_air: bool
+
+
+class State(NamedTuple):
+    """What changes.
+
+    Attributes:
+        have: Bytes by node and bundle; less than 0: so many seconds of the start-up are over.
+        done_h: Hours after the start; NaN: not yet.
+        pending: 1: released, wanted, not done; 2: and has no room in this step.
+        left: How many are pending, by node.
+        is_off: Today.
+        up_used: Of a node's uplink in this step, by siblings.
+        fresh: By `fresh_row` and bundle: what the group has together.
+        used: Of the store, by node.
+        intake: What a hub itself got over its link in this step.
+        missed: By dish and bundle: the share that it would have if it had listened.
+        to_sky: By dish and bundle: left to the sky in this step.
+        order_done: A disk has nothing left to copy.
+    """
+
+    have: Floats
+    done_h: NDArray[np.float32]
+    pending: Bytes
+    left: Ints
+    is_off: Bytes
+    up_used: Floats
+    fresh: Floats
+    used: Floats
+    intake: Floats
+    missed: Floats
+    to_sky: Bytes
+    order_done: Bytes
+
+
+@compiled
+def is_scarce(own_up: int, count: int, least_down: int, sum_up: int) -> bool:
+    """`policy.uplink.uplink_scarcity` in a mesh, of receivers that are added up."""
+    if own_up == 0 or count < 2:
+        return False
+    alone = max(count / own_up, 1.0 / least_down)
+    helped = max(max(1.0 / own_up, 1.0 / least_down), count / (own_up + sum_up))
+    return helped <= alone * GAIN
+
+
+@compiled
+def fetch_seconds(missing: float, link_bytes_s: float) -> float:
+    """How long `policy.repair` thinks that the link takes."""
+    link = link_bytes_s if link_bytes_s > 0 else float(ASSUMED_LINK_BYTES_S)
+    return missing / (link * USABLE_PART)
+
+
+@compiled
+def _finish(s: State, node: int, bundle: int, hours: float) -> None:
+    s.done_h[node, bundle] = hours
+    s.pending[node, bundle] = 0
+    s.left[node] -= 1
+
+
+@compiled
+def _obtain(g: Given, s: State, node: int, bundle: int, got: float) -> bool:
+    """Add bytes; True: it is done with that."""
+    before = max(s.have[node, bundle], 0.0)
+    if before == 0.0 and got > 0.0:
+        s.used[node] += g.size[bundle]
+    now = before + got
+    if now >= g.size[bundle] * ALMOST:
+        s.have[node, bundle] = g.size[bundle]
+        return True
+    s.have[node, bundle] = now
+    return False
+
+
+@compiled
+def _find_room(g: Given, s: State) -> None:
+    """What may be begun where not all fits: in the order of the queue, what fits into what is left."""
+    for node in g.tight:
+        kind = g.node_class[node]
+        room = g.store[kind] - s.used[node]
+        for place in range(g.wanted_count[kind]):
+            b = g.order[kind, place]
+            if s.pending[node, b] == 0:
+                continue
+            s.pending[node, b] = FETCHED
+            if s.have[node, b] <= 0.0:
+                if g.size[b] > room:
+                    s.pending[node, b] = NO_ROOM
+                else:
+                    room -= g.size[b]
+
+
+@compiled
+def _is_left_to_sky(g: Given, s: State, node: int, bundle: int) -> bool:
+    row = g.dish_row[node]
+    return bool(row >= 0 and s.to_sky[row, bundle] != 0)
+
+
+@compiled
+def _listen(g: Given, x: Settings, s: State, step: int, hour: int, begin: int, end: int, sums: Floats) -> None:  # fmt: skip
+    """The broadcast, for some dishes."""
+    steps = g.flow.shape[1]
+    for row in range(begin, end):
+        node = g.dish[row]
+        if s.left[node] == 0:
+            continue
+        kind = g.node_class[node]
+        listens = 0.0 if s.is_off[node] else g.listens[kind, hour]
+        for place in range(g.wanted_count[kind]):
+            b = g.order[kind, place]
+            if s.pending[node, b] == 0:
+                continue
+            size = g.size[b]
+            lacks = size - max(s.have[node, b], 0.0)
+            if x.leaves_to_sky:
+                # The air takes no longer than the link if enough is sent in so many steps.
+                fetch = fetch_seconds(lacks, g.link_bytes_s[kind])
+                last = steps
+                if fetch < (steps - step) * x.dt:
+                    last = step + int(np.floor(fetch / x.dt))
+                enough = g.flow_sum[b, last] - g.flow_sum[b, step] >= lacks / size
+                s.to_sky[row, b] = 1 if enough else 0
+            grows = g.air[b, step + 1] - g.air[b, step]
+            flow = g.flow[b, step]
+            if grows == 0.0 and flow == 0.0:
+                continue
+            hears = listens
+            if s.pending[node, b] == NO_ROOM:
+                hears = 0.0
+            missed = s.missed[row, b]
+            refill = min(missed, hears * flow)
+            if x.is_carousel:
+                refill = missed * min(1.0, hears * flow)
+            s.missed[row, b] = missed + (1.0 - hears) * grows - refill
+            got = min((hears * grows + refill) * size, lacks)
+            if got > 0.0:
+                sums[g.pair[node], SATELLITE] += g.weight[node] * got
+                if _obtain(g, s, node, b, got):
+                    _finish(s, node, b, (step + 1) * x.dt / 3600.0)
+
+
+@compiled
+def _copy_disks(g: Given, x: Settings, s: State, step: int, sums: Floats) -> None:
+    for number in range(len(g.order_node)):
+        if s.order_done[number] or g.order_step[number] > step:
+            continue
+        node = g.order_node[number]
+        kind = g.node_class[node]
+        left = x.copy_bytes
+        is_all = True
+        for place in range(g.wanted_count[kind]):
+            b = g.order[kind, place]
+            if g.order_brings[number, b] == 0 or s.pending[node, b] == 0:
+                continue
+            if s.pending[node, b] == NO_ROOM:
+                is_all = False
+                continue
+            got = min(left, g.size[b] - max(s.have[node, b], 0.0))
+            if got > 0.0:
+                left -= got
+                sums[g.pair[node], DISK] += g.weight[node] * got
+                if _obtain(g, s, node, b, got):
+                    _finish(s, node, b, (step + 1) * x.dt / 3600.0)
+            if s.pending[node, b]:
+                is_all = False
+        if is_all:
+            s.order_done[number] = 1
+
+
+@compiled
+def _can_get(g: Given, x: Settings, s: State, node: int, b: int, there: float, down: float, source_up: float) -> float:  # fmt: skip
+    """What of a bundle can come over the link in this step, when its source has `there`."""
+    have = s.have[node, b]
+    if have > 0.0:
+        return float(max(0.0, there - have))
+    if there <= 0.0:
+        return 0.0
+    # A closed source: nothing begins, and what could be got but for that counts.
+    if x.startup > 0.0 and source_up > 0.0:
+        waits = x.startup + have
+        return float(min(there, down * max(0.0, x.dt - waits)))
+    return there
+
+
+@compiled
+def _want(g: Given, x: Settings, s: State, node: int, source: int, own: int, down: float, source_up: float, most: float) -> float:  # fmt: skip
+    """What a node can get from a source, up to somewhat more than `most`; `own`: only what this one publishes, -1: all."""
+    kind = g.node_class[node]
+    total = 0.0
+    for place in range(g.wanted_count[kind]):
+        b = g.order[kind, place]
+        if s.pending[node, b] != FETCHED or (own >= 0 and g.publisher[b] != own):
+            continue
+        if x.leaves_to_sky and _is_left_to_sky(g, s, node, b):
+            continue
+        can = _can_get(g, x, s, node, b, max(s.have[source, b], 0.0), down, source_up)
+        if can > 0.0:
+            total += can
+            if total >= most:
+                break
+    return total
+
+
+@compiled
+def _take(g: Given, x: Settings, s: State, step: int, node: int, source: int, own: int, down: float, source_up: float, given: float, before: float) -> None:  # fmt: skip
+    """Spread over bundles what a node was given."""
+    kind = g.node_class[node]
+    left = given
+    for place in range(g.wanted_count[kind]):
+        b = g.order[kind, place]
+        if s.pending[node, b] != FETCHED or (own >= 0 and g.publisher[b] != own):
+            continue
+        if x.leaves_to_sky and _is_left_to_sky(g, s, node, b):
+            continue
+        there = max(s.have[source, b], 0.0)
+        can = _can_get(g, x, s, node, b, there, down, source_up)
+        got = min(can, left)
+        if got > 0.0:
+            left -= got
+            if _obtain(g, s, node, b, got):
+                part = (before + given - left) / (down * x.dt)
+                _finish(s, node, b, (step + min(part, 1.0)) * x.dt / 3600.0)
+        elif s.have[node, b] <= 0.0 and there > 0.0 and source_up > 0.0:
+            s.have[node, b] = -min(x.startup, x.dt - s.have[node, b])
+        if left <= 0.0 and x.startup == 0.0:
+            break
+
+
+@compiled
+def _cause(g: Given, x: Settings, s: State, node: int) -> int:
+    """Why nothing can be asked for: all is left to the sky, or none has room; else -1."""
+    kind = g.node_class[node]
+    if not x.leaves_to_sky and not g.is_tight[kind]:
+        return -1
+    is_sky, is_full = True, True
+    for place in range(g.wanted_count[kind]):
+        b = g.order[kind, place]
+        if s.pending[node, b] == 0:
+            continue
+        if not _is_left_to_sky(g, s, node, b):
+            is_sky = False
+        if s.pending[node, b] == FETCHED:
+            is_full = False
+    if is_sky:
+        return SKY
+    return STORE if is_full else -1
+
+
+@compiled
+def _hold(g: Given, x: Settings, sums: Floats, node: int, why: int, wanted: float, got: float, most: float) -> None:  # fmt: skip
+    """Count what held a wanting node back."""
+    cause = CONTENT
+    if why >= 0:
+        cause = why
+    elif got < wanted * ALMOST and got < most * ALMOST:
+        cause = UPLINK
+    elif got >= most * ALMOST:
+        cause = OWN_LINK
+    sums[g.pair[node], HELD + cause] += g.weight[node] * x.dt / 3600.0
+
+
+@compiled
+def _serve(g: Given, x: Settings, s: State, step: int, hour: int, source: int, scratch: Floats, sums: Floats) -> None:  # fmt: skip
+    """A node's uplink among its children."""
+    begin, count = g.first[source], g.children[source]
+    up = 0.0 if s.is_off[source] else g.up[g.node_class[source], hour]
+    room = max(0.0, up * x.dt - s.up_used[source])
+    s.up_used[source] = 0.0
+    wanted, given, counts = scratch[0], scratch[1], scratch[2]
+    any_demand = False
+    for number in range(count):
+        node = begin + number
+        wanted[number] = given[number] = 0.0
+        if s.left[node] == 0:
+            continue
+        down = g.down[g.node_class[node], hour]
+        if s.is_off[node] or down == 0.0:
+            continue
+        most = down * x.dt
+        wanted[number] = _want(g, x, s, node, source, -1, down, up, most)
+        counts[number] = g.weight[node] / g.weight[source]
+        given[number] = min(wanted[number], most)
+        any_demand = any_demand or wanted[number] > 0.0
+    sent = 0.0
+    if any_demand:
+        for number in range(count):
+            if wanted[number] == 0.0:
+                counts[number] = 0.0
+        sent = cut(given, counts, 0, count, room)
+        sums[g.pair[source], UP] += g.weight[source] * sent
+    for number in range(count):
+        node = begin + number
+        if s.left[node] == 0:
+            continue
+        down = g.down[g.node_class[node], hour]
+        if s.is_off[node] or down == 0.0:
+            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+            continue
+        why = _cause(g, x, s, node)
+        _hold(g, x, sums, node, why, wanted[number], given[number], down * x.dt)
+        if given[number] > 0.0 or x.startup > 0.0:
+            _take(g, x, s, step, node, source, -1, down, up, given[number], 0.0)
+            sums[g.pair[node], LINK] += g.weight[node] * given[number]
+            sums[g.pair[node], DOWN] += g.weight[node] * given[number]
+            if g.hub[node] == node:
+                s.intake[node] = given[number]
+
+
+@compiled
+def _serve_hub(g: Given, x: Settings, s: State, step: int, hour: int, hub: int, scratch: Floats, sums: Floats) -> None:  # fmt: skip
+    """All below a hub, depth by depth; `up_used` of what is above each is up to date."""
+    wanted, given, counts = scratch[0], scratch[1], scratch[2]
+    kind = g.node_class[hub]
+    hub_up = 0.0 if s.is_off[hub] else max(0.0, g.up[kind, hour] * x.dt - s.up_used[hub])
+    hub_down = 0.0 if s.is_off[hub] else max(0.0, g.down[kind, hour] * x.dt - s.intake[hub])
+    s.up_used[hub] = s.intake[hub] = 0.0
+    first, last = hub, hub + 1
+    while first < last:
+        begin, end = -1, -1
+        for source in range(first, last):
+            if g.children[source] == 0:
+                continue
+            if begin < 0:
+                begin = g.first[source]
+            end = g.first[source] + g.children[source]
+        if begin < 0:
+            break
+        for source in range(first, last):
+            up = 0.0 if s.is_off[source] else g.up[g.node_class[source], hour]
+            place = g.first[source] - begin
+            for number in range(place, place + g.children[source]):
+                node = begin + number
+                wanted[number] = given[number] = 0.0
+                counts[number] = g.weight[node] / g.weight[source]
+                down = g.down[g.node_class[node], hour]
+                if s.left[node] == 0 or s.is_off[node] or down == 0.0:
+                    continue
+                wanted[number] = _want(g, x, s, node, source, -1, down, up, down * x.dt)
+                given[number] = min(wanted[number], down * x.dt)
+            if source != hub and g.children[source] > 0:
+                cut(given, counts, place, place + g.children[source], up * x.dt)
+        for number in range(end - begin):
+            counts[number] = g.weight[begin + number] / g.weight[hub]
+        room = hub_up if first == hub else min(hub_up, hub_down)
+        sent = cut(given, counts, 0, end - begin, room)
+        hub_up -= sent
+        sums[g.pair[hub], UP] += g.weight[hub] * sent
+        if first != hub:
+            hub_down -= sent
+            sums[g.pair[hub], DOWN] += g.weight[hub] * sent
+        for source in range(first, last):
+            up = 0.0 if s.is_off[source] else g.up[g.node_class[source], hour]
+            place = g.first[source] - begin
+            for number in range(place, place + g.children[source]):
+                node = begin + number
+                if s.left[node] == 0:
+                    continue
+                down = g.down[g.node_class[node], hour]
+                if s.is_off[node] or down == 0.0:
+                    _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+                    continue
+                why = _cause(g, x, s, node)
+                _hold(g, x, sums, node, why, wanted[number], given[number], down * x.dt)
+                _take(g, x, s, step, node, source, -1, down, up, given[number], 0.0)
+                bytes_ = g.weight[node] * given[number]
+                sums[g.pair[node], LINK] += bytes_
+                sums[g.pair[node], DOWN] += bytes_
+                if source != hub:
+                    sums[g.pair[source], UP] += bytes_
+        first, last = begin, end
+
+
+@compiled
+def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: int, scratch: Floats, wishes: Bytes, sums: Floats) -> None:  # fmt: skip
+    """A node's uplink and its children's own, bundle by bundle."""
+    begin, count = g.first[source], g.children[source]
+    bundles = len(g.size)
+    down_left, up_left, given, counts = scratch[0], scratch[1], scratch[2], scratch[3]
+    got_all, wanted_all, up_share = scratch[4], scratch[5], scratch[6]
+    root_up = 0.0 if s.is_off[source] else g.up[g.node_class[source], hour]
+    room = max(0.0, root_up * x.dt - s.up_used[source])
+    s.up_used[source] = 0.0
+    wishes[:] = 0
+    receivers = 0.0
+    for number in range(count):
+        node = begin + number
+        if s.left[node] > 0 and not s.is_off[node]:
+            receivers += g.weight[node] / g.weight[source]
+            for b in range(bundles):
+                wishes[b] |= s.pending[node, b]
+    for number in range(count):
+        node = begin + number
+        kind = g.node_class[node]
+        on = 0.0 if s.is_off[node] else x.dt
+        down_left[number] = g.down[kind, hour] * on
+        up_left[number] = 0.0
+        got_all[number] = wanted_all[number] = 0.0
+        counts[number] = g.weight[node] / g.weight[source]
+        others = receivers
+        if s.left[node] > 0 and not s.is_off[node]:
+            others -= 1.0  # Of those alike itself only.
+        if others > 1e-12 and on > 0.0 and g.up[kind, hour] > 0.0:
+            below = 0.0
+            for child in range(g.first[node], g.first[node] + g.children[node]):
+                if s.left[child] > 0 and not s.is_off[child]:
+                    below += g.weight[child] / g.weight[node]
+            up_left[number] = g.up[kind, hour] * on * others / (others + below)
+        up_share[number] = up_left[number]
+        if s.left[node] > 0:
+            # Before anything comes: what has no room now is held back by that.
+            scratch[7, number] = _cause(g, x, s, node)
+    row = g.fresh_row[source]
+    sent_above = 0.0
+    for b in range(bundles):
+        if wishes[b] == 0:
+            continue
+        above = max(s.have[source, b], 0.0)
+        before = s.fresh[row, b]
+        for number in range(count):
+            if not s.is_off[begin + number]:
+                before = max(before, s.have[begin + number, b])
+        grown = max(before, min(above, before + x.phi * room))
+        there = min(grown, above)
+        pool = room
+        demand = 0.0
+        for number in range(count):
+            node = begin + number
+            given[number] = 0.0
+            if s.is_off[node]:
+                continue
+            if s.pending[node, b]:
+                kind = g.node_class[node]
+                blocked = s.pending[node, b] == NO_ROOM
+                if not blocked and not (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
+                    can = _can_get(g, x, s, node, b, there, g.down[kind, hour], 1.0)
+                    wanted_all[number] += can
+                    given[number] = min(can, down_left[number])
+                    demand += counts[number] * given[number]
+            if s.have[node, b] > 0.0 or given[number] > 0.0:
+                pool += x.eta * counts[number] * up_left[number]
+        sent = demand
+        part = 0.0
+        if demand > 0.0:
+            for number in range(count):
+                node = begin + number
+                is_in = not s.is_off[node] and (s.have[node, b] > 0.0 or given[number] > 0.0)
+                scratch[8, number] = 1.0 if is_in else 0.0
+            sent = cut(given, counts, 0, count, pool)
+            part = sent / pool if pool > 0.0 else 0.0
+            from_above = room / pool if pool > 0.0 else 0.0
+            for number in range(count):
+                if scratch[8, number] > 0.0:
+                    up_left[number] -= part * up_left[number]
+            sent_above += part * room
+            room -= part * room
+        for number in range(count):
+            node = begin + number
+            if s.is_off[node] or s.pending[node, b] == 0:
+                continue
+            kind = g.node_class[node]
+            down = g.down[kind, hour]
+            got = given[number]
+            if got > 0.0:
+                down_left[number] -= got
+                got_all[number] += got
+                sums[g.pair[node], LINK] += g.weight[node] * got * from_above
+                sums[g.pair[node], SIBLINGS] += g.weight[node] * got * (1.0 - from_above)
+                if _obtain(g, s, node, b, got):
+                    _finish(s, node, b, (step + min(1.0, got_all[number] / (down * x.dt))) * x.dt / 3600.0)  # fmt: skip
+            elif s.have[node, b] <= 0.0 and there > 0.0 and down > 0.0 and x.startup > 0.0:
+                blocked = s.pending[node, b] == NO_ROOM
+                if not blocked and not (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
+                    s.have[node, b] = -min(x.startup, x.dt - s.have[node, b])
+        s.fresh[row, b] = min(grown, before + sent)
+    sums[g.pair[source], UP] += g.weight[source] * sent_above
+    for number in range(count):
+        node = begin + number
+        used = up_share[number] - up_left[number]
+        if used > 0.0:
+            s.up_used[node] = used
+            sums[g.pair[node], UP] += g.weight[node] * x.eta * used
+        if g.children[node] == 0:
+            s.up_used[node] = 0.0
+        if got_all[number] > 0.0:
+            if g.hub[node] == node:
+                s.intake[node] = got_all[number]
+            sums[g.pair[node], DOWN] += g.weight[node] * got_all[number]
+        down = g.down[g.node_class[node], hour]
+        if s.left[node] == 0 and got_all[number] == 0.0:
+            continue
+        if s.is_off[node] or down == 0.0:
+            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+        else:
+            why = int(scratch[7, number]) if got_all[number] == 0.0 else -1
+            _hold(g, x, sums, node, why, wanted_all[number], got_all[number], down * x.dt)
+
+
+@compiled
+def _forms_group(g: Given, s: State, hour: int, source: int) -> bool:
+    if g.trades[source] != 2:
+        return bool(g.trades[source] == 1)
+    if s.is_off[source]:
+        return False
+    count, least_down, sum_up = 0, 1 << 62, 0
+    for node in range(g.first[source], g.first[source] + g.children[source]):
+        if s.left[node] == 0 or s.is_off[node]:
+            continue
+        down, up = int(g.down[g.node_class[node], hour]), int(g.up[g.node_class[node], hour])
+        if down > 0 and up > 0:
+            count += 1
+            least_down = min(least_down, down)
+            sum_up += up
+    return is_scarce(int(g.up[g.node_class[source], hour]), count, least_down, sum_up)
+
+
+@compiled
+def _transfer(g: Given, x: Settings, s: State, step: int, hour: int, begin: int, end: int, scratch: Floats, wishes: Bytes, sums: Floats) -> None:  # fmt: skip
+    """The sources of a part of a depth, one after the other."""
+    for source in range(begin, end):
+        if g.children[source] == 0 or (g.hub[source] >= 0 and g.hub[source] != source):
+            continue
+        if g.hub[source] == source:
+            _serve_hub(g, x, s, step, hour, source, scratch, sums)
+            continue
+        wanting = False
+        for node in range(g.first[source], g.first[source] + g.children[source]):
+            if s.left[node] > 0:
+                wanting = True
+                break
+        if not wanting:
+            s.up_used[source] = 0.0
+            continue
+        if x.is_swarm and _forms_group(g, s, hour, source):
+            _serve_group(g, x, s, step, hour, source, scratch, wishes, sums)
+        else:
+            _serve(g, x, s, step, hour, source, scratch, sums)
+
+
+@compiled
+def _star(g: Given, x: Settings, s: State, step: int, hour: int, scratch: Floats, sums: Floats) -> None:  # fmt: skip
+    """Everybody fetches from the publishers themselves, one publisher after the other."""
+    nodes = len(g.parent)
+    wanted, got, given, counts = scratch[0], scratch[1], scratch[2], scratch[3]
+    up_left, why, through = scratch[4], scratch[5], scratch[6]
+    for node in range(nodes):
+        kind = g.node_class[node]
+        wanted[node] = got[node] = 0.0
+        up_left[node] = 0.0 if s.is_off[node] else g.up[kind, hour] * x.dt
+        through[node] = 0.0 if s.is_off[node] else g.down[kind, hour] * x.dt
+        why[node] = -1
+        if s.left[node] > 0:
+            why[node] = _cause(g, x, s, node)
+        if g.hub[node] == node and s.left[node] > 0 and through[node] > 0.0:
+            own = 0.0
+            for publisher in g.publishers:
+                up_of = 0.0 if s.is_off[publisher] else g.up[g.node_class[publisher], hour]
+                own += _want(g, x, s, node, publisher, publisher, g.down[kind, hour], up_of, through[node])  # fmt: skip
+            through[node] -= min(own, through[node])
+    for publisher in g.publishers:
+        publisher_up = 0.0 if s.is_off[publisher] else g.up[g.node_class[publisher], hour]
+        for place in range(nodes):
+            node = g.star_order[place]
+            given[place] = 0.0
+            counts[place] = 0.0
+            if s.left[node] == 0 or s.is_off[node] or node == publisher:
+                continue
+            down = g.down[g.node_class[node], hour]
+            if down == 0.0:
+                continue
+            most = down * x.dt
+            can = _want(g, x, s, node, publisher, publisher, down, publisher_up, np.inf)
+            wanted[node] += can
+            given[place] = min(can, max(0.0, most - got[node]))
+        for number in range(len(g.star_hub)):
+            hub = g.star_hub[number]
+            if hub == publisher:
+                continue
+            begin, end = g.star_begin[number], g.star_begin[number + 1]
+            for place in range(begin, end):
+                counts[place] = g.weight[g.star_order[place]] / g.weight[hub]
+            cut(given, counts, begin, end, min(through[hub], up_left[hub]))
+        for place in range(nodes):
+            counts[place] = g.weight[g.star_order[place]] / g.weight[publisher]
+        sent = cut(given, counts, 0, nodes, up_left[publisher])
+        up_left[publisher] -= sent
+        sums[g.pair[publisher], UP] += g.weight[publisher] * sent
+        for number in range(len(g.star_hub)):
+            hub = g.star_hub[number]
+            if hub == publisher:
+                continue
+            passed = 0.0
+            for place in range(g.star_begin[number], g.star_begin[number + 1]):
+                passed += given[place] * g.weight[g.star_order[place]] / g.weight[hub]
+            through[hub] -= passed
+            up_left[hub] -= passed
+            sums[g.pair[hub], UP] += g.weight[hub] * passed
+            sums[g.pair[hub], DOWN] += g.weight[hub] * passed
+        for place in range(nodes):
+            node = g.star_order[place]
+            down = g.down[g.node_class[node], hour]
+            if s.left[node] == 0 or s.is_off[node] or down == 0.0 or node == publisher:
+                continue
+            if given[place] > 0.0 or x.startup > 0.0:
+                _take(g, x, s, step, node, publisher, publisher, down, publisher_up, given[place], got[node])  # fmt: skip
+                got[node] += given[place]
+                sums[g.pair[node], LINK] += g.weight[node] * given[place]
+                sums[g.pair[node], DOWN] += g.weight[node] * given[place]
+    for node in range(nodes):
+        if s.left[node] == 0 and got[node] == 0.0:
+            continue
+        down = g.down[g.node_class[node], hour]
+        if s.is_off[node] or down == 0.0:
+            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+        else:
+            _hold(g, x, sums, node, int(why[node]), wanted[node], got[node], down * x.dt)
+
+
+@numba.njit(cache=True, parallel=True)
+def run_day(g: Given, x: Settings, s: State, first_step: int, steps: int, first_hour: int, scratch: Floats, wishes: Bytes, sums: Floats) -> None:  # fmt: skip
+    """Some steps; what they add up to is added to `sums`, of shape (parts, pairs, columns)."""
+    dishes = len(g.dish)
+    for number in range(steps):
+        step = first_step + number
+        hour = int((first_hour + number * x.dt / 3600.0) % 168)
+        _find_room(g, s)
+        if x.has_air:
+            for part in numba.prange(PARTS):
+                _listen(g, x, s, step, hour, dishes * part // PARTS, dishes * (part + 1) // PARTS, sums[part])  # fmt: skip
+        _copy_disks(g, x, s, step, sums[0])
+        if x.is_star:
+            _star(g, x, s, step, hour, scratch[0], sums[0])
+            continue
+        for depth in range(len(g.depth_begin) - 2):
+            begin = g.depth_begin[depth]
+            count = g.depth_begin[depth + 1] - begin
+            for part in numba.prange(PARTS):
+                _transfer(g, x, s, step, hour, begin + count * part // PARTS, begin + count * (part + 1) // PARTS, scratch[part], wishes[part], sums[part])  # fmt: skip

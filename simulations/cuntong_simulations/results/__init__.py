@@ -1,0 +1,1 @@
+"""Results of the model: figures, files, a report, and the commands' screens."""

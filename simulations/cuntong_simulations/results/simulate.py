@@ -1,0 +1,133 @@
+"""From a scenario to findings: builds the country, runs the model, adds up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cuntong_simulations.model.country import build
+from cuntong_simulations.model.outcome import Outcome
+from cuntong_simulations.model.parameters import calibration_of
+from cuntong_simulations.scenario.bundles import bundles_of
+from cuntong_simulations.scenario.load import load
+from cuntong_simulations.scenario.scenario import Policy, Scenario
+
+from .findings import Findings, Manifest, Parameter
+from .summary import summarise
+from .write import digest, versions
+
+QUICK_SHARE = 0.05
+"""Of the counties."""
+
+Tell = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to run.
+
+    Attributes:
+        file: A scenario.
+        settings: What it says otherwise, by key.
+        seed, policy: Of the scenario if None.
+        threads: All cores if None.
+    """
+
+    file: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    is_quick: bool = False
+    seed: int | None = None
+    policy: Policy | None = None
+    threads: int | None = None
+
+    def scenario(self) -> Scenario:
+        """Read and checked.
+
+        Raises:
+            ScenarioError: with file, line and reason.
+        """
+        found = load(self.file, self.settings)
+        changes = {
+            name: value
+            for name, value in (("seed", self.seed), ("policy", self.policy))
+            if value is not None
+        }
+        return msgspec.structs.replace(found, run=msgspec.structs.replace(found.run, **changes))
+
+
+def simulate(wanted: Wanted, tell: Tell = lambda _share: None) -> tuple[Outcome, Findings]:
+    """Run it.
+
+    Args:
+        wanted: What to run.
+        tell: Is told the share that is done.
+
+    Raises:
+        CuntongError: the scenario can't be used, or doesn't fit into the memory.
+    """
+    scenario = wanted.scenario()
+    # Loads the compiler: a scenario that is refused needn't wait for it.
+    from cuntong_simulations.model.run import run
+
+    share = QUICK_SHARE if wanted.is_quick else None
+    country = build(scenario, share)
+    bundles = bundles_of(scenario, country)
+    outcome = run(scenario, country, bundles, threads=cores(wanted.threads), tell=tell)
+    return outcome, summarise(outcome, manifest(scenario, wanted.file, outcome, share or 1.0))
+
+
+def cores(threads: int | None) -> int:
+    """As many as asked for, or all."""
+    return threads or len(os.sched_getaffinity(0))
+
+
+def manifest(
+    scenario: Scenario, file: Path, outcome: Outcome, sample_share: float = 1.0
+) -> Manifest:
+    """What a run was.
+
+    Args:
+        scenario: As it was run.
+        file: Where it stands.
+        outcome: Of the run, that has just ended.
+        sample_share: Of the counties.
+    """
+    return Manifest(
+        scenario=scenario,
+        scenario_sha256=digest(scenario),
+        file=file.name,
+        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=scenario.run.seed,
+        step_s=float(scenario.run.step),
+        policy=scenario.run.policy,
+        sample_share=sample_share,
+        node_count=outcome.country.node_count,
+        bundle_count=len(outcome.bundles.names),
+        threads=outcome.threads,
+        seconds=outcome.seconds,
+        versions=versions(),
+        calibration=parameters(scenario),
+    )
+
+
+def parameters(scenario: Scenario) -> list[Parameter]:
+    """The parameters with which the model runs, and where they come from (MODEL.md 9)."""
+    used = msgspec.structs.asdict(calibration_of(scenario))
+    return [
+        Parameter(
+            name=name,
+            value=float(value or 0.0),
+            origin="trial" if getattr(scenario.calibration, name) is None else "scenario",
+        )
+        for name, value in used.items()
+    ]
+
+
+def findings_of(wanted: Wanted) -> Findings:
+    """`simulate` in a process of its own: what comes back is small."""
+    return simulate(wanted)[1]
