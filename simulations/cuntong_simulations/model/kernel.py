@@ -532,6 +532,9 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
                     demand += counts[number] * given[number]
             if s.have[node, b] > 0.0 or given[number] > 0.0:
                 pool += x.eta * counts[number] * up_left[number]
+        if demand == 0.0 and there <= 0.0:
+            s.fresh[row, b] = min(grown, before)
+            continue
         sent = demand
         part = 0.0
         if demand > 0.0:
@@ -590,6 +593,15 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
 
 
 @compiled
+def _keep_closed(g: Given, x: Settings, s: State, source: int, sums: Floats) -> None:
+    """A step in which all links to a node's wanting children are closed."""
+    s.up_used[source] = 0.0
+    for node in range(g.first[source], g.first[source] + g.children[source]):
+        if s.left[node] > 0:
+            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+
+
+@compiled
 def _forms_group(g: Given, s: State, hour: int, source: int) -> bool:
     if g.trades[source] != 2:
         return bool(g.trades[source] == 1)
@@ -616,13 +628,21 @@ def _transfer(g: Given, x: Settings, s: State, step: int, hour: int, begin: int,
         if g.hub[source] == source:
             _serve_hub(g, x, s, step, hour, source, scratch, sums)
             continue
-        wanting = False
+        wanting, open_, is_tight = False, False, False
         for node in range(g.first[source], g.first[source] + g.children[source]):
+            kind = g.node_class[node]
+            is_tight = is_tight or g.is_tight[kind] != 0
             if s.left[node] > 0:
                 wanting = True
-                break
+                if not s.is_off[node] and g.down[kind, hour] > 0.0:
+                    open_ = True
+                    break
         if not wanting:
             s.up_used[source] = 0.0
+            continue
+        if not open_ and not is_tight:
+            # Nobody can get anything. (Where something may be evicted, what a group has together is noted each time.)
+            _keep_closed(g, x, s, source, sums)
             continue
         if x.is_swarm and _forms_group(g, s, hour, source):
             _serve_group(g, x, s, step, hour, source, scratch, wishes, sums)
