@@ -85,9 +85,9 @@ def test_daemons_follow_when_keys_are_replaced(world: World, tmp_path: Path) -> 
 
 
 def spooled(place: Place) -> dict[str, bytes]:
-    """All metadata and descriptors that a place has, verified or not; without what is being verified just now."""
+    """All metadata and descriptors that a place was given, whether or not it has verified them by now."""
     found: dict[str, bytes] = {}
-    for folder in (place.paths.spool, place.paths.trusted, place.paths.blobs):
+    for folder in (place.paths.spool, place.paths.blobs):
         for parent, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if name != ".verify"]
             for name in names:
