@@ -195,7 +195,7 @@ def _whole(out: Path, files: Set[str]) -> Iterator[Path]:
         made.chmod(0o777 & ~_umask())
         yield made
         _put_in_place(made, out)
-    except BaseException:
+    except BaseException:  # Also Ctrl-C: nothing half-written stays.
         shutil.rmtree(made, ignore_errors=True)
         raise
 
@@ -222,7 +222,7 @@ def _put_in_place(made: Path, out: Path) -> None:
     out.rename(old)
     try:
         made.rename(out)
-    except BaseException:
+    except BaseException:  # Also Ctrl-C: what was there before is there again.
         old.rename(out)
         raise
     shutil.rmtree(old)
