@@ -100,13 +100,14 @@ class State(NamedTuple):
     """What changes.
 
     Attributes:
-        have: Bytes by node and bundle; less than 0: so many seconds of the start-up are over.
+        have: Bytes by bundle and node; less than 0: so many seconds of the start-up are over.
         done_h: Hours after the start; NaN: not yet.
-        pending: 1: released, wanted, not done; 2: and has no room in this step.
+        pending: By bundle and node. 1: released, wanted, not done; 2: and has no room in this step.
         left: How many are pending, by node.
         is_off: Today.
         up_used: Of a node's uplink in this step, by siblings.
         fresh: By `fresh_row` and bundle: what the group has together.
+        is_awaited: Likewise: whether a child of the group may want it still.
         used: Of the store, by node.
         intake: What a hub itself got over its link in this step.
         missed: By dish and bundle: the share that it would have if it had listened.
@@ -121,6 +122,7 @@ class State(NamedTuple):
     is_off: Bytes
     up_used: Floats
     fresh: Floats
+    is_awaited: Bytes
     used: Floats
     intake: Floats
     missed: Floats
@@ -148,21 +150,21 @@ def fetch_seconds(missing: float, link_bytes_s: float) -> float:
 @compiled
 def _finish(s: State, node: int, bundle: int, hours: float) -> None:
     s.done_h[node, bundle] = hours
-    s.pending[node, bundle] = 0
+    s.pending[bundle, node] = 0
     s.left[node] -= 1
 
 
 @compiled
 def _obtain(g: Given, s: State, node: int, bundle: int, got: float) -> bool:
     """Add bytes; True: it is done with that."""
-    before = max(s.have[node, bundle], 0.0)
+    before = max(s.have[bundle, node], 0.0)
     if before == 0.0 and got > 0.0:
         s.used[node] += g.size[bundle]
     now = before + got
     if now >= g.size[bundle] * ALMOST:
-        s.have[node, bundle] = g.size[bundle]
+        s.have[bundle, node] = g.size[bundle]
         return True
-    s.have[node, bundle] = now
+    s.have[bundle, node] = now
     return False
 
 
@@ -174,12 +176,12 @@ def _find_room(g: Given, s: State) -> None:
         room = g.store[kind] - s.used[node]
         for place in range(g.wanted_count[kind]):
             b = g.order[kind, place]
-            if s.pending[node, b] == 0:
+            if s.pending[b, node] == 0:
                 continue
-            s.pending[node, b] = FETCHED
-            if s.have[node, b] <= 0.0:
+            s.pending[b, node] = FETCHED
+            if s.have[b, node] <= 0.0:
                 if g.size[b] > room:
-                    s.pending[node, b] = NO_ROOM
+                    s.pending[b, node] = NO_ROOM
                 else:
                     room -= g.size[b]
 
@@ -202,10 +204,12 @@ def _listen(g: Given, x: Settings, s: State, step: int, hour: int, begin: int, e
         listens = 0.0 if s.is_off[node] else g.listens[kind, hour]
         for place in range(g.wanted_count[kind]):
             b = g.order[kind, place]
-            if s.pending[node, b] == 0:
+            grows = g.air[b, step + 1] - g.air[b, step]
+            flow = g.flow[b, step]
+            if (grows == 0.0 and flow == 0.0 and not x.leaves_to_sky) or s.pending[b, node] == 0:
                 continue
             size = g.size[b]
-            lacks = size - max(s.have[node, b], 0.0)
+            lacks = size - max(s.have[b, node], 0.0)
             if x.leaves_to_sky:
                 # The air takes no longer than the link if enough is sent in so many steps.
                 fetch = fetch_seconds(lacks, g.link_bytes_s[kind])
@@ -214,12 +218,10 @@ def _listen(g: Given, x: Settings, s: State, step: int, hour: int, begin: int, e
                     last = step + int(np.floor(fetch / x.dt))
                 enough = g.flow_sum[b, last] - g.flow_sum[b, step] >= lacks / size
                 s.to_sky[row, b] = 1 if enough else 0
-            grows = g.air[b, step + 1] - g.air[b, step]
-            flow = g.flow[b, step]
             if grows == 0.0 and flow == 0.0:
                 continue
             hears = listens
-            if s.pending[node, b] == NO_ROOM:
+            if s.pending[b, node] == NO_ROOM:
                 hears = 0.0
             missed = s.missed[row, b]
             refill = min(missed, hears * flow)
@@ -244,50 +246,54 @@ def _copy_disks(g: Given, x: Settings, s: State, step: int, sums: Floats) -> Non
         is_all = True
         for place in range(g.wanted_count[kind]):
             b = g.order[kind, place]
-            if g.order_brings[number, b] == 0 or s.pending[node, b] == 0:
+            if g.order_brings[number, b] == 0 or s.pending[b, node] == 0:
                 continue
-            if s.pending[node, b] == NO_ROOM:
+            if s.pending[b, node] == NO_ROOM:
                 is_all = False
                 continue
-            got = min(left, g.size[b] - max(s.have[node, b], 0.0))
+            got = min(left, g.size[b] - max(s.have[b, node], 0.0))
             if got > 0.0:
                 left -= got
                 sums[g.pair[node], DISK] += g.weight[node] * got
                 if _obtain(g, s, node, b, got):
                     _finish(s, node, b, (step + 1) * x.dt / 3600.0)
-            if s.pending[node, b]:
+            if s.pending[b, node]:
                 is_all = False
         if is_all:
             s.order_done[number] = 1
 
 
 @compiled
-def _can_get(g: Given, x: Settings, s: State, node: int, b: int, there: float, down: float, source_up: float) -> float:  # fmt: skip
-    """What of a bundle can come over the link in this step, when its source has `there`."""
-    have = s.have[node, b]
+def _can_get(have: float, there: float, down_bytes: float, startup: float, dt: float) -> float:
+    """What of a bundle can come over the link in this step, when its source has `there`.
+
+    Args:
+        have: Of the bundle; less than 0: seconds of the start-up that are over.
+        there: Bytes.
+        down_bytes: What the link carries in the step.
+        startup: Seconds; 0 where the source is closed: nothing begins, and what could be got but for that counts.
+        dt: Of the step, seconds.
+    """
     if have > 0.0:
-        return float(max(0.0, there - have))
-    if there <= 0.0:
-        return 0.0
-    # A closed source: nothing begins, and what could be got but for that counts.
-    if x.startup > 0.0 and source_up > 0.0:
-        waits = x.startup + have
-        return float(min(there, down * max(0.0, x.dt - waits)))
-    return there
+        return max(0.0, there - have)
+    if there <= 0.0 or startup <= 0.0:
+        return max(0.0, there)
+    return min(there, down_bytes * max(0.0, 1.0 - (startup + have) / dt))
 
 
 @compiled
 def _want(g: Given, x: Settings, s: State, node: int, source: int, own: int, down: float, source_up: float, most: float) -> float:  # fmt: skip
     """What a node can get from a source, up to somewhat more than `most`; `own`: only what this one publishes, -1: all."""
     kind = g.node_class[node]
+    startup = x.startup if source_up > 0.0 else 0.0
     total = 0.0
     for place in range(g.wanted_count[kind]):
         b = g.order[kind, place]
-        if s.pending[node, b] != FETCHED or (own >= 0 and g.publisher[b] != own):
+        if s.pending[b, node] != FETCHED or (own >= 0 and g.publisher[b] != own):
             continue
         if x.leaves_to_sky and _is_left_to_sky(g, s, node, b):
             continue
-        can = _can_get(g, x, s, node, b, max(s.have[source, b], 0.0), down, source_up)
+        can = _can_get(s.have[b, node], s.have[b, source], down * x.dt, startup, x.dt)
         if can > 0.0:
             total += can
             if total >= most:
@@ -299,23 +305,24 @@ def _want(g: Given, x: Settings, s: State, node: int, source: int, own: int, dow
 def _take(g: Given, x: Settings, s: State, step: int, node: int, source: int, own: int, down: float, source_up: float, given: float, before: float) -> None:  # fmt: skip
     """Spread over bundles what a node was given."""
     kind = g.node_class[node]
+    startup = x.startup if source_up > 0.0 else 0.0
     left = given
     for place in range(g.wanted_count[kind]):
         b = g.order[kind, place]
-        if s.pending[node, b] != FETCHED or (own >= 0 and g.publisher[b] != own):
+        if s.pending[b, node] != FETCHED or (own >= 0 and g.publisher[b] != own):
             continue
         if x.leaves_to_sky and _is_left_to_sky(g, s, node, b):
             continue
-        there = max(s.have[source, b], 0.0)
-        can = _can_get(g, x, s, node, b, there, down, source_up)
+        there = s.have[b, source]
+        can = _can_get(s.have[b, node], there, down * x.dt, startup, x.dt)
         got = min(can, left)
         if got > 0.0:
             left -= got
             if _obtain(g, s, node, b, got):
                 part = (before + given - left) / (down * x.dt)
                 _finish(s, node, b, (step + min(part, 1.0)) * x.dt / 3600.0)
-        elif s.have[node, b] <= 0.0 and there > 0.0 and source_up > 0.0:
-            s.have[node, b] = -min(x.startup, x.dt - s.have[node, b])
+        elif s.have[b, node] <= 0.0 and there > 0.0 and startup > 0.0:
+            s.have[b, node] = -min(startup, x.dt - s.have[b, node])
         if left <= 0.0 and x.startup == 0.0:
             break
 
@@ -329,11 +336,11 @@ def _cause(g: Given, x: Settings, s: State, node: int) -> int:
     is_sky, is_full = True, True
     for place in range(g.wanted_count[kind]):
         b = g.order[kind, place]
-        if s.pending[node, b] == 0:
+        if s.pending[b, node] == 0:
             continue
         if not _is_left_to_sky(g, s, node, b):
             is_sky = False
-        if s.pending[node, b] == FETCHED:
+        if s.pending[b, node] == FETCHED:
             is_full = False
     if is_sky:
         return SKY
@@ -341,63 +348,110 @@ def _cause(g: Given, x: Settings, s: State, node: int) -> int:
 
 
 @compiled
+def _held_by(why: int, wanted: float, got: float, most: float) -> int:
+    """What held a wanting node back."""
+    if why >= 0:
+        return why
+    if got >= most * ALMOST:
+        return OWN_LINK
+    return UPLINK if got < wanted * ALMOST else CONTENT
+
+
+@compiled
 def _hold(g: Given, x: Settings, sums: Floats, node: int, why: int, wanted: float, got: float, most: float) -> None:  # fmt: skip
     """Count what held a wanting node back."""
-    cause = CONTENT
-    if why >= 0:
-        cause = why
-    elif got < wanted * ALMOST and got < most * ALMOST:
-        cause = UPLINK
-    elif got >= most * ALMOST:
-        cause = OWN_LINK
-    sums[g.pair[node], HELD + cause] += g.weight[node] * x.dt / 3600.0
+    sums[g.pair[node], HELD + _held_by(why, wanted, got, most)] += g.weight[node] * x.dt / 3600.0
 
 
 @compiled
 def _serve(g: Given, x: Settings, s: State, step: int, hour: int, source: int, scratch: Floats, sums: Floats) -> None:  # fmt: skip
     """A node's uplink among its children."""
+    # Arrays by names of their own: what is read out of a tuple within a loop is counted each time.
+    node_class, weight, pair, down_of, hub = g.node_class, g.weight, g.pair, g.down, g.hub
+    order, wanted_count, is_tight, size = g.order, g.wanted_count, g.is_tight, g.size
+    have, pending, left, is_off, used, done_h = (
+        s.have,
+        s.pending,
+        s.left,
+        s.is_off,
+        s.used,
+        s.done_h,
+    )
     begin, count = g.first[source], g.children[source]
-    up = 0.0 if s.is_off[source] else g.up[g.node_class[source], hour]
-    room = max(0.0, up * x.dt - s.up_used[source])
+    dt, hours = x.dt, x.dt / 3600.0
+    up = 0.0 if is_off[source] else g.up[node_class[source], hour]
+    startup = x.startup if up > 0.0 else 0.0
+    room = max(0.0, up * dt - s.up_used[source])
     s.up_used[source] = 0.0
     wanted, given, counts = scratch[0], scratch[1], scratch[2]
     any_demand = False
     for number in range(count):
         node = begin + number
-        wanted[number] = given[number] = 0.0
-        if s.left[node] == 0:
+        wanted[number] = given[number] = counts[number] = 0.0
+        if left[node] == 0 or is_off[node]:
             continue
-        down = g.down[g.node_class[node], hour]
-        if s.is_off[node] or down == 0.0:
+        kind = node_class[node]
+        most = down_of[kind, hour] * dt
+        if most == 0.0:
             continue
-        most = down * x.dt
-        wanted[number] = _want(g, x, s, node, source, -1, down, up, most)
-        counts[number] = g.weight[node] / g.weight[source]
-        given[number] = min(wanted[number], most)
-        any_demand = any_demand or wanted[number] > 0.0
-    sent = 0.0
+        total = 0.0
+        for place in range(wanted_count[kind]):
+            b = order[kind, place]
+            if pending[b, node] != FETCHED or (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
+                continue
+            total += _can_get(have[b, node], have[b, source], most, startup, dt)
+            if total >= most:
+                break
+        if total > 0.0:
+            wanted[number] = total
+            given[number] = min(total, most)
+            counts[number] = weight[node] / weight[source]
+            any_demand = True
     if any_demand:
-        for number in range(count):
-            if wanted[number] == 0.0:
-                counts[number] = 0.0
         sent = cut(given, counts, 0, count, room)
-        sums[g.pair[source], UP] += g.weight[source] * sent
+        sums[pair[source], UP] += weight[source] * sent
     for number in range(count):
         node = begin + number
-        if s.left[node] == 0:
+        if left[node] == 0:
             continue
-        down = g.down[g.node_class[node], hour]
-        if s.is_off[node] or down == 0.0:
-            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+        kind = node_class[node]
+        most = 0.0 if is_off[node] else down_of[kind, hour] * dt
+        if most == 0.0:
+            sums[pair[node], HELD + OFF] += weight[node] * hours
             continue
-        why = _cause(g, x, s, node)
-        _hold(g, x, sums, node, why, wanted[number], given[number], down * x.dt)
-        if given[number] > 0.0 or x.startup > 0.0:
-            _take(g, x, s, step, node, source, -1, down, up, given[number], 0.0)
-            sums[g.pair[node], LINK] += g.weight[node] * given[number]
-            sums[g.pair[node], DOWN] += g.weight[node] * given[number]
-            if g.hub[node] == node:
-                s.intake[node] = given[number]
+        why = -1
+        if x.leaves_to_sky or is_tight[kind]:
+            why = _cause(g, x, s, node)
+        gets = given[number]
+        held = _held_by(why, wanted[number], gets, most)
+        sums[pair[node], HELD + held] += weight[node] * hours
+        if gets == 0.0 and startup == 0.0:
+            continue
+        sums[pair[node], LINK] += weight[node] * gets
+        sums[pair[node], DOWN] += weight[node] * gets
+        if hub[node] == node:
+            s.intake[node] = gets
+        rest = gets
+        for place in range(wanted_count[kind]):
+            b = order[kind, place]
+            if pending[b, node] != FETCHED or (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
+                continue
+            has, there = have[b, node], have[b, source]
+            got = min(_can_get(has, there, most, startup, dt), rest)
+            if got > 0.0:
+                rest -= got
+                if has <= 0.0:
+                    used[node] += size[b]
+                have[b, node] = max(has, 0.0) + got
+                if have[b, node] >= size[b] * ALMOST:
+                    have[b, node] = size[b]
+                    done_h[node, b] = (step + min((gets - rest) / most, 1.0)) * hours
+                    pending[b, node] = 0
+                    left[node] -= 1
+            elif has <= 0.0 and there > 0.0 and startup > 0.0:
+                have[b, node] = -min(startup, dt - has)
+            if rest <= 0.0 and startup == 0.0:
+                break
 
 
 @compiled
@@ -465,189 +519,212 @@ def _serve_hub(g: Given, x: Settings, s: State, step: int, hour: int, hub: int, 
 
 
 @compiled
-def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: int, scratch: Floats, wishes: Bytes, sums: Floats) -> None:  # fmt: skip
+def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: int, scratch: Floats, who: Ints, sums: Floats) -> None:  # fmt: skip
     """A node's uplink and its children's own, bundle by bundle."""
-    begin, count = g.first[source], g.children[source]
-    bundles = len(g.size)
-    down_left, up_left, given, counts = scratch[0], scratch[1], scratch[2], scratch[3]
-    got_all, wanted_all, up_share = scratch[4], scratch[5], scratch[6]
-    root_up = 0.0 if s.is_off[source] else g.up[g.node_class[source], hour]
-    room = max(0.0, root_up * x.dt - s.up_used[source])
-    s.up_used[source] = 0.0
-    wishes[:] = 0
-    receivers = 0.0
-    for number in range(count):
-        node = begin + number
-        if s.left[node] > 0 and not s.is_off[node]:
-            receivers += g.weight[node] / g.weight[source]
-            for b in range(bundles):
-                wishes[b] |= s.pending[node, b]
-    for number in range(count):
-        node = begin + number
-        kind = g.node_class[node]
-        on = 0.0 if s.is_off[node] else x.dt
-        down_left[number] = g.down[kind, hour] * on
-        up_left[number] = 0.0
-        got_all[number] = wanted_all[number] = 0.0
-        counts[number] = g.weight[node] / g.weight[source]
-        others = receivers
-        if s.left[node] > 0 and not s.is_off[node]:
-            others -= 1.0  # Of those alike itself only.
-        if others > 1e-12 and on > 0.0 and g.up[kind, hour] > 0.0:
-            below = 0.0
-            for child in range(g.first[node], g.first[node] + g.children[node]):
-                if s.left[child] > 0 and not s.is_off[child]:
-                    below += g.weight[child] / g.weight[node]
-            up_left[number] = g.up[kind, hour] * on * others / (others + below)
-        up_share[number] = up_left[number]
-        if s.left[node] > 0:
-            # Before anything comes: what has no room now is held back by that.
-            scratch[7, number] = _cause(g, x, s, node)
+    node_class, weight, pair, first, children = g.node_class, g.weight, g.pair, g.first, g.children
+    down_of, up_of, size = g.down, g.up, g.size
+    have, pending, left, is_off, used = s.have, s.pending, s.left, s.is_off, s.used
+    fresh, is_awaited, done_h = s.fresh, s.is_awaited, s.done_h
+    dt, hours = x.dt, x.dt / 3600.0
+    begin, end = first[source], first[source] + children[source]
     row = g.fresh_row[source]
-    sent_above = 0.0
-    for b in range(bundles):
-        if wishes[b] == 0:
+    most, down_left, up_share, up_left = scratch[0], scratch[1], scratch[2], scratch[3]
+    given, counts, put_in = scratch[4], scratch[5], scratch[6]
+    got_all, from_above, wanted_all, why = scratch[7], scratch[8], scratch[9], scratch[10]
+    # All from here on is about children that are on, by their number among these.
+    count, receivers = 0, 0.0
+    for node in range(begin, end):
+        if is_off[node]:
+            if left[node] > 0:
+                sums[pair[node], HELD + OFF] += weight[node] * hours
             continue
-        above = max(s.have[source, b], 0.0)
-        before = s.fresh[row, b]
+        who[count] = node
+        counts[count] = weight[node] / weight[source]
+        if left[node] > 0:
+            receivers += counts[count]
+        count += 1
+    is_open = False
+    for number in range(count):
+        node = who[number]
+        kind = node_class[node]
+        most[number] = down_left[number] = down_of[kind, hour] * dt
+        up_left[number] = 0.0
+        got_all[number] = from_above[number] = wanted_all[number] = 0.0
+        why[number] = -1.0
+        others = receivers
+        if left[node] > 0:
+            others -= 1.0  # Of those alike itself only.
+            is_open = is_open or most[number] > 0.0
+            if x.leaves_to_sky or g.is_tight[kind]:
+                # Before anything comes: what has no room now is held back by that.
+                why[number] = _cause(g, x, s, node)
+        if others > 1e-12 and up_of[kind, hour] > 0.0:
+            below = 0.0
+            for child in range(first[node], first[node] + children[node]):
+                if left[child] > 0 and not is_off[child]:
+                    below += weight[child] / weight[node]
+            up_left[number] = up_of[kind, hour] * dt * others / (others + below)
+        up_share[number] = up_left[number]
+    root_up = 0.0 if is_off[source] else up_of[node_class[source], hour]
+    room = max(0.0, root_up * dt - s.up_used[source])
+    s.up_used[source] = 0.0
+    sent_above = 0.0
+    for b in range(len(size)):
+        if is_awaited[row, b] == 0:
+            continue
+        before = fresh[row, b]
+        is_asked, is_starting = False, False
         for number in range(count):
-            if not s.is_off[begin + number]:
-                before = max(before, s.have[begin + number, b])
+            node = who[number]
+            has = have[b, node]
+            before = max(before, has)
+            if pending[b, node]:
+                is_asked = True
+                is_starting = is_starting or -x.startup < has <= 0.0
+        if not is_asked:
+            is_awaited[row, b] = _is_any(pending, b, begin, end)
+            continue
+        above = max(have[b, source], 0.0)
         grown = max(before, min(above, before + x.phi * room))
         there = min(grown, above)
-        pool = room
-        demand = 0.0
-        for number in range(count):
-            node = begin + number
-            given[number] = 0.0
-            if s.is_off[node]:
-                continue
-            if s.pending[node, b]:
-                kind = g.node_class[node]
-                blocked = s.pending[node, b] == NO_ROOM
-                if not blocked and not (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
-                    can = _can_get(g, x, s, node, b, there, g.down[kind, hour], 1.0)
-                    wanted_all[number] += can
-                    given[number] = min(can, down_left[number])
-                    demand += counts[number] * given[number]
-            if s.have[node, b] > 0.0 or given[number] > 0.0:
-                pool += x.eta * counts[number] * up_left[number]
-        if demand == 0.0 and there <= 0.0:
-            s.fresh[row, b] = min(grown, before)
-            continue
-        sent = demand
-        part = 0.0
-        if demand > 0.0:
+        fresh[row, b] = before
+        demand, pool = 0.0, room
+        if is_open:
             for number in range(count):
-                node = begin + number
-                is_in = not s.is_off[node] and (s.have[node, b] > 0.0 or given[number] > 0.0)
-                scratch[8, number] = 1.0 if is_in else 0.0
+                node = who[number]
+                has = have[b, node]
+                takes = 0.0
+                if pending[b, node] == FETCHED and not (
+                    x.leaves_to_sky and _is_left_to_sky(g, s, node, b)
+                ):
+                    can = _can_get(has, there, most[number], x.startup, dt)
+                    wanted_all[number] += can
+                    takes = min(can, down_left[number])
+                    demand += counts[number] * takes
+                given[number] = takes
+                put_in[number] = 0.0
+                if has > 0.0 or takes > 0.0:
+                    put_in[number] = up_left[number]
+                    pool += x.eta * counts[number] * up_left[number]
+        if demand > 0.0:
             sent = cut(given, counts, 0, count, pool)
             part = sent / pool if pool > 0.0 else 0.0
-            from_above = room / pool if pool > 0.0 else 0.0
-            for number in range(count):
-                if scratch[8, number] > 0.0:
-                    up_left[number] -= part * up_left[number]
+            share_above = room / pool if pool > 0.0 else 0.0
             sent_above += part * room
             room -= part * room
-        for number in range(count):
-            node = begin + number
-            if s.is_off[node] or s.pending[node, b] == 0:
-                continue
-            kind = g.node_class[node]
-            down = g.down[kind, hour]
-            got = given[number]
-            if got > 0.0:
-                down_left[number] -= got
-                got_all[number] += got
-                sums[g.pair[node], LINK] += g.weight[node] * got * from_above
-                sums[g.pair[node], SIBLINGS] += g.weight[node] * got * (1.0 - from_above)
-                if _obtain(g, s, node, b, got):
-                    _finish(s, node, b, (step + min(1.0, got_all[number] / (down * x.dt))) * x.dt / 3600.0)  # fmt: skip
-            elif s.have[node, b] <= 0.0 and there > 0.0 and down > 0.0 and x.startup > 0.0:
-                blocked = s.pending[node, b] == NO_ROOM
-                if not blocked and not (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
-                    s.have[node, b] = -min(x.startup, x.dt - s.have[node, b])
-        s.fresh[row, b] = min(grown, before + sent)
-    sums[g.pair[source], UP] += g.weight[source] * sent_above
+            fresh[row, b] = min(grown, before + sent)
+            is_open = False
+            for number in range(count):
+                node = who[number]
+                up_left[number] -= part * put_in[number]
+                got = given[number]
+                if got > 0.0:
+                    down_left[number] -= got
+                    got_all[number] += got
+                    from_above[number] += got * share_above
+                    has = have[b, node]
+                    if has <= 0.0:
+                        used[node] += size[b]
+                    have[b, node] = max(has, 0.0) + got
+                    if have[b, node] >= size[b] * ALMOST:
+                        have[b, node] = size[b]
+                        done_h[node, b] = (step + min(1.0, got_all[number] / most[number])) * hours
+                        pending[b, node] = 0
+                        left[node] -= 1
+                is_open = is_open or (down_left[number] > 0.0 and left[node] > 0)
+        if is_starting and there > 0.0:
+            for number in range(count):
+                node = who[number]
+                has = have[b, node]
+                if has > 0.0 or pending[b, node] != FETCHED or most[number] == 0.0:
+                    continue
+                if not (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
+                    have[b, node] = -min(x.startup, dt - has)
+    sums[pair[source], UP] += weight[source] * sent_above
     for number in range(count):
-        node = begin + number
-        used = up_share[number] - up_left[number]
-        if used > 0.0:
-            s.up_used[node] = used
-            sums[g.pair[node], UP] += g.weight[node] * x.eta * used
-        if g.children[node] == 0:
+        node = who[number]
+        got = got_all[number]
+        spent = up_share[number] - up_left[number]
+        if spent > 0.0:
+            s.up_used[node] = spent
+            sums[pair[node], UP] += weight[node] * x.eta * spent
+        if children[node] == 0:
             s.up_used[node] = 0.0
-        if got_all[number] > 0.0:
+        if got > 0.0:
             if g.hub[node] == node:
-                s.intake[node] = got_all[number]
-            sums[g.pair[node], DOWN] += g.weight[node] * got_all[number]
-        down = g.down[g.node_class[node], hour]
-        if s.left[node] == 0 and got_all[number] == 0.0:
+                s.intake[node] = got
+            sums[pair[node], LINK] += weight[node] * from_above[number]
+            sums[pair[node], SIBLINGS] += weight[node] * (got - from_above[number])
+            sums[pair[node], DOWN] += weight[node] * got
+        if left[node] == 0 and got == 0.0:
             continue
-        if s.is_off[node] or down == 0.0:
-            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+        if most[number] == 0.0:
+            held = OFF
         else:
-            why = int(scratch[7, number]) if got_all[number] == 0.0 else -1
-            _hold(g, x, sums, node, why, wanted_all[number], got_all[number], down * x.dt)
+            cause = int(why[number]) if got == 0.0 else -1
+            held = _held_by(cause, wanted_all[number], got, most[number])
+        sums[pair[node], HELD + held] += weight[node] * hours
 
 
 @compiled
-def _keep_closed(g: Given, x: Settings, s: State, source: int, sums: Floats) -> None:
-    """A step in which all links to a node's wanting children are closed."""
-    s.up_used[source] = 0.0
-    for node in range(g.first[source], g.first[source] + g.children[source]):
-        if s.left[node] > 0:
-            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+def _is_any(marks: Bytes, row: int, begin: int, end: int) -> int:
+    for column in range(begin, end):
+        if marks[row, column]:
+            return 1
+    return 0
 
 
 @compiled
 def _forms_group(g: Given, s: State, hour: int, source: int) -> bool:
     if g.trades[source] != 2:
         return bool(g.trades[source] == 1)
-    if s.is_off[source]:
+    node_class, down_of, up_of, left, is_off = g.node_class, g.down, g.up, s.left, s.is_off
+    if is_off[source]:
         return False
     count, least_down, sum_up = 0, 1 << 62, 0
     for node in range(g.first[source], g.first[source] + g.children[source]):
-        if s.left[node] == 0 or s.is_off[node]:
+        if left[node] == 0 or is_off[node]:
             continue
-        down, up = int(g.down[g.node_class[node], hour]), int(g.up[g.node_class[node], hour])
+        down, up = int(down_of[node_class[node], hour]), int(up_of[node_class[node], hour])
         if down > 0 and up > 0:
             count += 1
             least_down = min(least_down, down)
             sum_up += up
-    return is_scarce(int(g.up[g.node_class[source], hour]), count, least_down, sum_up)
+    return is_scarce(int(up_of[node_class[source], hour]), count, least_down, sum_up)
 
 
 @compiled
-def _transfer(g: Given, x: Settings, s: State, step: int, hour: int, begin: int, end: int, scratch: Floats, wishes: Bytes, sums: Floats) -> None:  # fmt: skip
+def _transfer(g: Given, x: Settings, s: State, step: int, hour: int, begin: int, end: int, scratch: Floats, who: Ints, sums: Floats) -> None:  # fmt: skip
     """The sources of a part of a depth, one after the other."""
+    node_class, children, first, hub, tight = g.node_class, g.children, g.first, g.hub, g.is_tight
+    down_of, weight, pair = g.down, g.weight, g.pair
+    left, is_off, up_used = s.left, s.is_off, s.up_used
     for source in range(begin, end):
-        if g.children[source] == 0 or (g.hub[source] >= 0 and g.hub[source] != source):
+        if children[source] == 0 or (hub[source] >= 0 and hub[source] != source):
             continue
-        if g.hub[source] == source:
+        if hub[source] == source:
             _serve_hub(g, x, s, step, hour, source, scratch, sums)
             continue
         wanting, open_, is_tight = False, False, False
-        for node in range(g.first[source], g.first[source] + g.children[source]):
-            kind = g.node_class[node]
-            is_tight = is_tight or g.is_tight[kind] != 0
-            if s.left[node] > 0:
+        for node in range(first[source], first[source] + children[source]):
+            if left[node] > 0:
                 wanting = True
-                if not s.is_off[node] and g.down[kind, hour] > 0.0:
+                if not is_off[node] and down_of[node_class[node], hour] > 0.0:
                     open_ = True
                     break
-        if not wanting:
-            s.up_used[source] = 0.0
+            is_tight = is_tight or tight[node_class[node]] != 0
+        if wanting and (open_ or is_tight):
+            if x.is_swarm and _forms_group(g, s, hour, source):
+                _serve_group(g, x, s, step, hour, source, scratch, who, sums)
+            else:
+                _serve(g, x, s, step, hour, source, scratch, sums)
             continue
-        if not open_ and not is_tight:
-            # Nobody can get anything. (Where something may be evicted, what a group has together is noted each time.)
-            _keep_closed(g, x, s, source, sums)
-            continue
-        if x.is_swarm and _forms_group(g, s, hour, source):
-            _serve_group(g, x, s, step, hour, source, scratch, wishes, sums)
-        else:
-            _serve(g, x, s, step, hour, source, scratch, sums)
+        # Nobody can get anything. (Where something may be evicted, what a group has together is noted each time.)
+        up_used[source] = 0.0
+        if wanting:
+            for node in range(first[source], first[source] + children[source]):
+                if left[node] > 0:
+                    sums[pair[node], HELD + OFF] += weight[node] * x.dt / 3600.0
 
 
 @compiled
@@ -730,7 +807,7 @@ def _star(g: Given, x: Settings, s: State, step: int, hour: int, scratch: Floats
 
 
 @numba.njit(cache=True, parallel=True)
-def run_day(g: Given, x: Settings, s: State, first_step: int, steps: int, first_hour: int, scratch: Floats, wishes: Bytes, sums: Floats) -> None:  # fmt: skip
+def run_day(g: Given, x: Settings, s: State, first_step: int, steps: int, first_hour: int, scratch: Floats, who: Ints, sums: Floats) -> None:  # fmt: skip
     """Some steps; what they add up to is added to `sums`, of shape (parts, pairs, columns)."""
     dishes = len(g.dish)
     for number in range(steps):
@@ -748,4 +825,4 @@ def run_day(g: Given, x: Settings, s: State, first_step: int, steps: int, first_
             begin = g.depth_begin[depth]
             count = g.depth_begin[depth + 1] - begin
             for part in numba.prange(PARTS):
-                _transfer(g, x, s, step, hour, begin + count * part // PARTS, begin + count * (part + 1) // PARTS, scratch[part], wishes[part], sums[part])  # fmt: skip
+                _transfer(g, x, s, step, hour, begin + count * part // PARTS, begin + count * (part + 1) // PARTS, scratch[part], who[part], sums[part])  # fmt: skip

@@ -124,8 +124,8 @@ class _Model:
         self._state = self._start()
         width = self._width()
         parts = 1 if policy == "star" else PARTS
-        self._scratch = np.zeros((parts, 9, width))
-        self._wishes = np.zeros((PARTS, len(bundles.size)), np.uint8)
+        self._scratch = np.zeros((parts, 11, width))
+        self._who = np.zeros((parts, width), np.int32)
         pairs = int(self._given.pair.max()) + 1
         self._sums = np.zeros((PARTS, pairs, COLUMNS))
         classes, days = len(country.classes), scenario.run.days
@@ -151,7 +151,7 @@ class _Model:
         first_hour = (self._scenario.run.start.weekday() + day) % 7 * 24
         kernel.run_day(
             self._given, self._settings, s, day * self._day_steps, self._day_steps, first_hour,
-            self._scratch, self._wishes, self._sums,
+            self._scratch, self._who, self._sums,
         )  # fmt: skip
         self._add_up(day, first_hour)
         self._evict(day)
@@ -192,15 +192,16 @@ class _Model:
 
     def _start(self) -> State:
         g, count = self._given, self._country.node_count
-        bundles = len(g.size)
+        bundles, groups = len(g.size), int(g.fresh_row.max()) + 1
         return State(
-            have=np.zeros((count, bundles)),
+            have=np.zeros((bundles, count)),
             done_h=np.full((count, bundles), np.nan, np.float32),
-            pending=np.zeros((count, bundles), np.uint8),
+            pending=np.zeros((bundles, count), np.uint8),
             left=np.zeros(count, np.int32),
             is_off=np.zeros(count, np.uint8),
             up_used=np.zeros(count),
-            fresh=np.zeros((int(g.fresh_row.max()) + 1, bundles)),
+            fresh=np.zeros((groups, bundles)),
+            is_awaited=np.zeros((groups, bundles), np.uint8),
             used=np.zeros(count),
             intake=np.zeros(count),
             missed=np.zeros((len(g.dish), bundles)),
@@ -215,14 +216,15 @@ class _Model:
         for bundle in released.tolist():
             publisher = int(bundles.publisher[bundle])
             size = bundles.size[bundle]
-            s.have[publisher, bundle] = size
+            s.have[bundle, publisher] = size
             s.used[publisher] += size
             s.done_h[publisher, bundle] = day * 24.0
             wants = self._tables.wants[:, bundle][country.node_class]
             if publisher:
                 wants &= _below(country, publisher)
             wants[publisher] = False
-            s.pending[:, bundle] = wants
+            s.pending[bundle] = wants
+            s.is_awaited[:, bundle] = 1
             s.left[:] += wants
 
     def _add_up(self, day: int, first_hour: int) -> None:
@@ -250,30 +252,30 @@ class _Model:
         leaving = []
         for node in np.flatnonzero(np.isin(country.node_class, kinds) & (s.left > 0)).tolist():
             kind = country.node_class[node]
-            lacking = (s.pending[node] > 0) & (s.have[node] <= 0)
+            lacking = (s.pending[:, node] > 0) & (s.have[:, node] <= 0)
             needed = bundles.size[lacking].sum() - (g.store[kind] - s.used[node])
             if needed <= 0:
                 continue
             children = slice(g.first[node], g.first[node] + g.children[node])
-            is_needed = s.pending[children].max(axis=0, initial=0)
+            is_needed = s.pending[:, children].max(axis=1, initial=0)
             held = [
                 Held(
                     f"{number:09}",
                     int(bundles.size[number]),
                     is_wanted=bool(self._tables.is_own[kind, number])
                     or bundles.publisher[number] == node
-                    or s.pending[node, number] > 0,
+                    or s.pending[number, node] > 0,
                     is_needed_below=bool(is_needed[number]),
                     used_at=int(bundles.released_s[number] // DAY_S),
                 )
-                for number in np.flatnonzero(s.have[node] > 0).tolist()
+                for number in np.flatnonzero(s.have[:, node] > 0).tolist()
             ]  # fmt: skip
             leaving += [
                 (node, int(gone.key))
                 for gone in evict(held, needed_bytes=int(np.ceil(needed)), today=today)
             ]
         for node, number in leaving:
-            s.have[node, number] = 0
+            s.have[number, node] = 0
             s.used[node] -= bundles.size[number]
 
 
