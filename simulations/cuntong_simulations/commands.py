@@ -1,4 +1,4 @@
-"""`cuntong sim …`: run, compare, sweep, plan, validate and report; the laboratory has its own module."""
+"""`cuntong sim …`: run, compare, sweep, plan, validate, calibrate and report; the laboratory has its own module."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ import click
 from cuntong_daemon.i18n import _, show
 
 if TYPE_CHECKING:
+    from .calibration.measure import Measurement
     from .results.findings import Findings
 
 POLICIES = ("star", "tree", "swarm", "satellite-first")
 MISSED = 1
 """Exit code where deadlines are missed, or a check fails: for scripts."""
+
+MOST_SHOWN = 32
+"""Characters before a bar."""
 
 _out_option = click.option(
     "--out",
@@ -260,6 +264,97 @@ def validate_command() -> int:
 
 
 @click.command(
+    name="calibrate",
+    help=_("Measure real daemons on small networks, and fit the model's parameters to them.")
+    + "\n\n"
+    + _(
+        "Takes hours; stop it when you like, the same command goes on. Needs what `cuntong sim lab` needs. Ends with exit code 1 when the model stays further from the daemons than 5 % in the mean times of tiers, 10 % in those of last places."
+    ),
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("calibration"),
+    metavar=_("DIR"),
+    help=_("Measurements, the parameters and the comparison lie there; calibration if not given."),
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 100),
+    default=3,
+    metavar=_("NUMBER"),
+    help=_("On each network; 3 if not given."),
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    metavar=_("NUMBER"),
+    help=_("Networks at the same time; as many as there are cores if not given."),
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    metavar=_("NUMBER"),
+    help=_("Of the networks that are drawn; 1 if not given."),
+)
+def calibrate_command(out: Path, *, repeats: int, jobs: int | None, seed: int) -> int:
+    from .calibration import calibrate, measure, networks
+    from .lab.commands import check_can_report
+    from .lab.namespaces import check_can_isolate
+    from .results import screen
+    from .results.simulate import cores
+
+    wanted = measure.measurements(networks.networks(seed), repeats, out)
+    with calibrate.only_one(out):
+        measure.check_folder(wanted)
+        if any(one.result is None for one in wanted):
+            check_can_report()
+            check_can_isolate()
+            _measure(wanted, cores(jobs))
+        with screen.working(_("Fitting the parameters")):
+            found = calibrate.calibrate(calibrate.by_network(wanted))
+        file = calibrate.write(found, out)
+    screen.show_calibrated(found)
+    click.echo(
+        _("Parameters: {file}; a scenario takes them with file in [calibration].", file=str(file))
+    )
+    return 0 if found.is_met else MISSED
+
+
+def _measure(wanted: list[Measurement], jobs: int) -> None:
+    """With a line for each that is done, and on a terminal a bar."""
+    from .calibration.calibrate import Course
+    from .calibration.measure import measure
+    from .results import screen
+
+    course = Course(wanted)
+    count = len(wanted)
+
+    def tell(one: Measurement, what: str) -> None:
+        course.tell(one, what)
+        place: dict[str, str | int] = {"network": one.network.name, "repeat": one.repeat}
+        if what == "done" and one.result is not None:
+            seconds = round(one.result.last_s or 0)
+            click.echo(
+                _("{network}, repeat {repeat}: all have everything after {seconds} s; {done} of {count} measured", seconds=seconds, done=len(course.done), count=count, **place),
+                err=True,
+            )  # fmt: skip
+        elif what == "again":
+            click.echo(
+                _("{network}, repeat {repeat}: failed, or doesn't count; once more", **place), err=True
+            )  # fmt: skip
+
+    with screen.progress(_("Measuring")) as bar:
+
+        def watch() -> None:
+            done = _("{done} of {count} measured", done=len(course.done), count=count)
+            bar(course.share, f"{done}: {' '.join(course.running)}"[:MOST_SHOWN])
+
+        measure(wanted, jobs=jobs, tell=tell, watch=watch)
+
+
+@click.command(
     name="report",
     help=_("Render the report of the results in DIR again, in the language that is set."),
 )
@@ -293,5 +388,6 @@ commands: list[click.Command] = [
     sweep_command,
     plan_command,
     validate_command,
+    calibrate_command,
     report_command,
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,6 +29,8 @@ _STRING = re.compile(
 _REST = re.compile(r"[^\n]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BARE_VALUE = re.compile(r"[^,\]}\n#]+")
+MOST_DEEP = 64
+"""Levels of which the lines are noted: no document that anybody reads has so many, and each costs the square of it."""
 
 
 def lines(text: str) -> dict[Path, int]:
@@ -37,17 +40,18 @@ def lines(text: str) -> dict[Path, int]:
 
 def nearest(word: str, known: list[str]) -> str:
     """The known word that is most like it; "-" when there is none at all."""
-    return (difflib.get_close_matches(word, known, n=1, cutoff=0.0) or ["-"])[0]
+    alike = {name.casefold(): name for name in known}
+    found = difflib.get_close_matches(word.casefold(), alike, n=1, cutoff=0.0)
+    return alike[found[0]] if found else "-"
 
 
 def unknown_key(given: dict[str, Any], kind: type[msgspec.Struct], at: Path = ()) -> tuple[Path, str] | None:  # fmt: skip
     """The first key that isn't a field of the struct, or of one within it, and the nearest field's name."""
-    types = get_type_hints(kind)
-    fields = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     for key, value in given.items():
         if key not in fields:
             return (*at, key), nearest(key, list(fields))
-        for inner in structs_in(types[fields[key]]):
+        for inner in fields[key]:
             tables = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
             for number, table in tables:
                 if isinstance(table, dict):
@@ -56,6 +60,15 @@ def unknown_key(given: dict[str, Any], kind: type[msgspec.Struct], at: Path = ()
                     if found is not None:
                         return found
     return None
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, list[type[msgspec.Struct]]]:
+    """The keys of a table, and the structs that each may hold."""
+    types = get_type_hints(kind)
+    return {
+        field.encode_name: structs_in(types[field.name]) for field in msgspec.structs.fields(kind)
+    }
 
 
 def structs_in(kind: Any) -> list[type[msgspec.Struct]]:  # noqa: ANN401 - any annotation.
@@ -108,7 +121,7 @@ class _Scanner:
     def _note(self, path: Path) -> None:
         self._line += self.text.count("\n", self._counted_to, self.at)
         self._counted_to = self.at
-        for length in range(1, len(path) + 1):
+        for length in range(1, min(len(path), MOST_DEEP) + 1):
             self.found.setdefault(path[:length], self._line)
 
     def _header(self) -> Path:

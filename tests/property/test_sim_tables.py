@@ -43,10 +43,12 @@ def test_a_class_has_in_each_hour_what_the_daemon_would_set(
         within = Calendar(Source.OWN, UTC, windows=windows_of(scenario, name, Rule(1, 1)))
         return limits_at(now, [within]).down.bytes_s == 1
 
-    goodput = (
-        scenario.calibration.efficiency_thin
-        if site.down_bytes_s < 250_000
-        else scenario.calibration.efficiency
+    best, thin = (
+        float(value or 0) for value in (scenario.calibration.efficiency, scenario.calibration.thin)
+    )
+    down_part, up_part = (
+        best / (1 + (thin / rate) ** 2) if rate else 0.0
+        for rate in (site.down_bytes_s, site.up_bytes_s)
     )
     expected = np.zeros(2)
     for minute in range(60):
@@ -56,9 +58,9 @@ def test_a_class_has_in_each_hour_what_the_daemon_would_set(
             limits, is_shared=bool(tier.public), link_up_bytes_s=int(site.up_bytes_s)
         )
         is_open = is_within(tier.on, now) and (not tier.window or is_within(tier.window, now))
-        if is_open and not caps.is_paused and goodput:
-            expected[0] += goodput * min(site.down_bytes_s, caps.down.bytes_s or np.inf) / 60
-            expected[1] += goodput * min(site.up_bytes_s, caps.up.bytes_s or np.inf) / 60
+        if is_open and not caps.is_paused:
+            expected[0] += down_part * min(site.down_bytes_s, caps.down.bytes_s or np.inf) / 60
+            expected[1] += up_part * min(site.up_bytes_s, caps.up.bytes_s or np.inf) / 60
     np.testing.assert_allclose([found[0][hour], found[1][hour]], expected, rtol=1e-9)
 
 

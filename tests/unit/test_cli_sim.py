@@ -13,14 +13,19 @@ from rich.cells import cell_len
 
 from cuntong_daemon import i18n
 from cuntong_protocol.errors import CuntongError, Fault
-from cuntong_simulations.results.findings import Findings
+from cuntong_simulations.calibration.calibrate import Calibrated
+from cuntong_simulations.calibration.fit import Comparison
+from cuntong_simulations.calibration.record import Record
+from cuntong_simulations.model import parameters
+from cuntong_simulations.results import screen
+from cuntong_simulations.results.findings import Findings, Parameter
 from cuntong_simulations.results.sweep import combinations, on_processes
 from cuntong_simulations.results.write import write
 from cuntong_simulations.scenario.changes import change
 from cuntong_simulations.scenario.load import load
 from cuntong_tools.main import run
 from tests.support.outcomes import outcome, scenario, with_everything
-from tests.unit.test_sim_results import found
+from tests.unit.test_sim_results import MEASURED, found
 
 Shell = Callable[..., tuple[int, str, str]]
 COUNTY = Path(__file__).parents[2] / "config" / "scenarios" / "county.toml"
@@ -166,6 +171,64 @@ def test_setting_below_what_is_no_table_is_refused() -> None:
         assert caught.value.code == "sim.no-such-entry"
 
 
+def test_calibration_where_the_laboratory_cannot_be_is_refused_in_one_line(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = shell("calibrate", "--out", tmp_path / "out")
+    assert (code, out) == (Fault.SYSTEM.value, "")
+    assert err.endswith("(lab.no-tool)\n")
+    assert err.count("\n") == 1
+    (tmp_path / "file").touch()
+    assert shell("calibrate", "--out", tmp_path / "file")[0] == Fault.USAGE.value
+
+
+@pytest.mark.parametrize("largest", [0.034, 0.34])
+def test_calibration_says_in_80_columns_whether_the_model_is_near_enough(
+    shell: Shell, capsys: pytest.CaptureFixture[str], largest: float
+) -> None:
+    tiers = [
+        Comparison(
+            network=name, is_for_fit=name == "R1", tier=tier, measured_mean_s=1234.5,
+            least_mean_s=1200.0, most_mean_s=1260.0, computed_mean_s=1150.1, measured_last_s=1300.0,
+            computed_last_s=1310.0,
+        )
+        for name in ("R1", "R1h")
+        for tier in ("province", "county", "village")
+    ]  # fmt: skip
+    measured = msgspec.structs.replace(MEASURED, mean_error_largest=largest)
+    made = Calibrated(Record(parameters=parameters.MEASURED, measured=measured), tiers)
+    screen.show_calibrated(made)
+    out = capsys.readouterr().out
+    assert max(cell_len(line) for line in out.splitlines()) <= 80
+    rows = [line for line in out.splitlines() if "1234.5" in line]
+    assert len(rows) == 6
+    assert all(said in rows[0] for said in ("R1", "1200-1260", "1150.1", "-6.8 %", "+0.8 %"))
+    assert made.is_met == (largest < 0.05)
+    efficiency = f"efficiency {parameters.MEASURED.efficiency:.3g}"
+    for said in (efficiency, "startup 2.5 s", "2026-11-20"):
+        assert said in " ".join(out.split())
+
+
+def test_run_states_its_parameters_and_which_are_its_own(
+    shell: Shell, language: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [
+        Parameter(name="eta", value=0.9, origin="calibration.toml"),
+        Parameter(name="startup", value=4.0, origin="scenario"),
+    ]
+    screen.show_run(found(outcome(), calibration=both, measured=MEASURED))
+    out = capsys.readouterr().out
+    assert max(cell_len(line) for line in out.splitlines()) <= 80
+    assert "eta 0.9" in out
+    assert "2026-11-20" in out
+    assert "6.1 %" in out
+    if language == "en":
+        assert "startup 4 s (the scenario's own)" in " ".join(out.split())
+    screen.show_run(found(outcome(), calibration=both[1:], measured=MEASURED))
+    assert "2026-11-20" not in capsys.readouterr().out
+
+
 def _fresh(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
@@ -173,7 +236,14 @@ def _fresh(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_and_the_daemon_import_nothing_that_calculates() -> None:
-    for words in ([], ["sim"], ["sim", "run"], ["sim", "plan"], ["sim", "lab"]):
+    for words in (
+        [],
+        ["sim"],
+        ["sim", "run"],
+        ["sim", "plan"],
+        ["sim", "calibrate"],
+        ["sim", "lab"],
+    ):
         code = (
             "import sys, cuntong_daemon.app\n"
             "from cuntong_tools.main import run\n"
@@ -183,7 +253,7 @@ def test_help_and_the_daemon_import_nothing_that_calculates() -> None:
         assert _fresh(code).stdout.endswith("set()\n")
 
 
-@pytest.mark.parametrize("words", [["run", str(COUNTY)], ["plan", str(COUNTY)], ["validate"], ["report", "."], ["compare", "."]])  # fmt: skip
+@pytest.mark.parametrize("words", [["run", str(COUNTY)], ["plan", str(COUNTY)], ["validate"], ["calibrate"], ["report", "."], ["compare", "."]])  # fmt: skip
 def test_without_the_extra_every_command_says_which_to_install(words: list[str]) -> None:
     code = (
         "import sys\n"

@@ -10,12 +10,12 @@ import numpy as np
 
 from cuntong_simulations.model.country import Bundles, Country
 from cuntong_simulations.model.outcome import Outcome
-from cuntong_simulations.model.parameters import TRIED
+from cuntong_simulations.model.parameters import MEASURED
 from cuntong_simulations.model.reference import run_reference
 from cuntong_simulations.plan.inputs import link_rates, wanted_bundles
 from cuntong_simulations.plan.loop import Round, above_villages, best, parcels, replayed, tighten
 from cuntong_simulations.plan.result import Plan
-from cuntong_simulations.scenario.scenario import Link, Release, Run, Scenario, Tier
+from cuntong_simulations.scenario.scenario import Calibration, Link, Release, Run, Scenario, Tier
 from cuntong_simulations.scenario.units import Rate, Share, Size
 from tests.support import plan_country as made
 
@@ -50,7 +50,7 @@ def release(name: str, day: int, size: float) -> Release:
 def replay(found: Plan, of: Scenario, country: Country, bundles: Bundles) -> Outcome:
     upper, numbers = above_villages(country)
     return run_reference(
-        replayed(found, of), upper, bundles, calibration=TRIED, parcels=parcels(found, numbers)
+        replayed(found, of), upper, bundles, calibration=MEASURED, parcels=parcels(found, numbers)
     )
 
 
@@ -97,7 +97,8 @@ def test_rounds_end_where_larger_margins_leave_no_plan() -> None:
 def test_what_the_model_says_of_links_and_wishes_is_what_is_planned_with() -> None:
     of = small(calendars={"open": ["mon-fri 08:00-18:00"]})
     tiers = [*of.tiers[:2], msgspec.structs.replace(of.tiers[2], public="open", off_days=Share(0.1))]  # fmt: skip
-    of = msgspec.structs.replace(of, tiers=tiers)
+    given = Calibration(efficiency=Share(0.95), thin=Rate(0.0))
+    of = msgspec.structs.replace(of, tiers=tiers, calibration=given)
     country = wanting_all(
         made.country(of, provinces=2, counties=8, county_mbit=RATES, subscriptions=1)
     )

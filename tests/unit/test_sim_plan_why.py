@@ -15,7 +15,7 @@ from cuntong_simulations.plan.errors import PlanError
 from cuntong_simulations.plan.explain import gains
 from cuntong_simulations.plan.result import Gain, Plan
 from cuntong_simulations.plan.solve import Status
-from cuntong_simulations.scenario.scenario import Link, Run, Scenario, Tier
+from cuntong_simulations.scenario.scenario import Calibration, Link, Run, Scenario, Tier
 from cuntong_simulations.scenario.units import Money, Rate, Share
 from tests.support import plan_country as made
 
@@ -134,7 +134,10 @@ def test_a_pocket_calculator_agrees_with_the_plan() -> None:
         Tier(tier="nation", count=1, links=links[:1]),
         Tier(tier="county", count=300, links=links),
     ]
-    of = push(disks=made.DISKS, tiers=tiers)
+    of = msgspec.structs.replace(
+        push(disks=made.DISKS, tiers=tiers),
+        calibration=Calibration(efficiency=Share(0.95), thin=Rate(0.0)),
+    )
     found = {line.link: line for line in by_hand(of)}
 
     # 2 Mbit/s are 250,000 bytes/s; 60 days have 5,184,000 seconds; 95 % of that is 1.23 TB.

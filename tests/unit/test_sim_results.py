@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cuntong_protocol.errors import CuntongError
+from cuntong_simulations.calibration.record import Measured
 from cuntong_simulations.model.outcome import Outcome
 from cuntong_simulations.results import words
 from cuntong_simulations.results.findings import Arrival, Findings, Manifest, Parameter
@@ -26,6 +27,11 @@ from cuntong_simulations.scenario.scenario import Release, Run, Scenario
 from cuntong_simulations.scenario.units import Days, Size
 from tests.support.outcomes import link, outcome, scenario, with_everything
 
+MEASURED = Measured(
+    date=dt.date(2026, 11, 20), networks=8, tested=4, repeats=3, mean_error_median=0.01,
+    mean_error_largest=0.028, last_error_median=0.02, last_error_largest=0.061,
+    versions={"libtorrent": "2.1.1"},
+)  # fmt: skip
 NODES = 1 + 2 + 8 + 80
 
 
@@ -193,9 +199,7 @@ def test_bill_has_a_line_for_each_price_and_counts_disks_by_hand() -> None:
 
 def test_folder_holds_everything_and_is_read_again_as_it_was(tmp_path: Path) -> None:
     made = outcome(scenario(**with_everything()))
-    got = found(
-        made, calibration=[Parameter(name="eta", value=0.9, date="2027-01-01", error="2 %")]
-    )
+    got = found(made, calibration=[Parameter(name="eta", value=0.9)], measured=MEASURED)
     write(made, got, tmp_path / "out", report=render(got))
     assert read(tmp_path / "out") == got
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -298,7 +302,7 @@ class _Page(HTMLParser):
 def test_report_holds_everything_and_fetches_nothing(weight: float) -> None:
     got = found(
         outcome(scenario(**with_everything()), weight=weight), sample_share=1 / weight,
-        calibration=[Parameter(name="eta", value=0.9, origin="calibration.toml", date="2026-11-20", error="2.8 %")],
+        calibration=[Parameter(name="eta", value=0.9, origin="calibration.toml")], measured=MEASURED,
     )  # fmt: skip
     text = render(got)
     page = _Page()

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from cuntong_simulations.lab.result import Result
 from cuntong_simulations.scenario.scenario import Calibration
-from cuntong_simulations.scenario.units import Share, Span
+from cuntong_simulations.scenario.units import Rate, Share, Span
 
 from .networks import TestNetwork
 from .predict import predict
 
 Vector = tuple[float, ...]
 
-START: Vector = (0.95, 0.95, 2.5, 0.9, 0.9)
-"""efficiency, efficiency_thin, startup, eta, phi."""
-LEAST: Vector = (0.5, 0.5, 0.0, 0.1, 0.1)
-MOST: Vector = (1.0, 1.0, 60.0, 1.0, 1.0)
-FIRST_STEP: Vector = (0.04, 0.04, 4.0, 0.2, 0.2)
-HALVINGS = 6
+START: Vector = (0.94, 100.0, 2.5, 0.8, 0.9)
+"""efficiency, thin (kbit/s), startup, eta, phi."""
+LEAST: Vector = (0.5, 0.0, 0.0, 0.1, 0.1)
+MOST: Vector = (1.0, 250.0, 60.0, 1.0, 1.0)
+FIRST_STEP: Vector = (0.02, 10.0, 1.0, 0.1, 0.1)
+HALVINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def as_calibration(vector: Vector) -> Calibration:
     efficiency, thin, startup, eta, phi = vector
     return Calibration(
         efficiency=Share(efficiency),
-        efficiency_thin=Share(thin),
+        thin=Rate(thin * 125),
         startup=Span(startup),
         eta=Share(eta),
         phi=Share(phi),

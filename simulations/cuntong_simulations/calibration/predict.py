@@ -17,7 +17,6 @@ from cuntong_simulations.scenario.scenario import (
     Run,
     Scenario,
     Tier,
-    Vpn,
 )
 from cuntong_simulations.scenario.units import Rate, Size, Span
 
@@ -29,7 +28,7 @@ KBIT = 125.0
 def predict(topology: Topology, payload_bytes: float, parameters: Calibration) -> dict[str, float]:
     """Seconds after which each place below the source has the payload, by its code."""
     country, bundles = _country(topology, payload_bytes, parameters)
-    found = run(country.scenario, country, bundles)
+    found = run(country.scenario, country, bundles, ends_early=True)
     return {
         node.code: float(found.done_h[number, 0]) * 3600
         for number, node in enumerate(topology.nodes)
@@ -48,8 +47,13 @@ def _country(
     tiers = sorted({node.tier for node in nodes})
     scenario = Scenario(
         name=topology.name,
-        run=Run(start=date(2027, 1, 1), days=1, step=Span(STEP_S)),
-        vpn=Vpn(shape=topology.routing),
+        # In the laboratory's hub-and-spoke networks every tunnel leads to the place above, and nowhere else.
+        run=Run(
+            start=date(2027, 1, 1),
+            days=1,
+            step=Span(STEP_S),
+            policy="tree" if topology.routing == "hub" else "swarm",
+        ),
         tiers=[
             Tier(
                 tier=tier.label,  # type: ignore[arg-type]

@@ -52,6 +52,18 @@ def isolate(command: Sequence[str]) -> None:
         for number in (signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _end)
         return
+    unshare = check_can_isolate()
+    _allow_cubic()
+    sys.stdout.flush()
+    os.execvpe("unshare", [*unshare, *command], {**os.environ, INSIDE: str(os.getpid())})  # noqa: S606
+
+
+def check_can_isolate() -> list[str]:
+    """How a command is given namespaces of its own.
+
+    Raises:
+        LabError: as `isolate`.
+    """
     for tool in NEEDED:
         if shutil.which(tool) is None:
             raise LabError(
@@ -60,7 +72,6 @@ def isolate(command: Sequence[str]) -> None:
                 tool=tool,
                 package="iproute2" if tool == "ip" else "util-linux",
             )
-    _allow_cubic()
     unshare = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child=TERM"]
     if os.geteuid() != 0:
         unshare += ["--user", "--map-root-user"]
@@ -78,8 +89,7 @@ def isolate(command: Sequence[str]) -> None:
             "lab.no-tun",
             N_("The laboratory needs /dev/net/tun, which isn't there or can't be opened."),
         )
-    sys.stdout.flush()
-    os.execvpe("unshare", [*unshare, *command], {**os.environ, INSIDE: str(os.getpid())})  # noqa: S606
+    return unshare
 
 
 def _end(*_: object) -> None:

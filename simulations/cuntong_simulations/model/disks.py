@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from .parcel import Parcel
 
 DRAW_TRANSIT = 1 << 33
 DRAW_LOSS = 1 << 34
+ROUNDING = 1e-9
+"""Of a disk: weights are fractions."""
 ATTEMPTS = 64
 """Of one order; nothing is lost so often."""
 DAY_S = 86400.0
@@ -88,6 +91,7 @@ def _posted(
     disks: Disks, seed: int, country: Country, bundle_count: int, parcels: Sequence[Parcel]
 ) -> Arrivals:
     brings = np.zeros((len(parcels), bundle_count), np.uint8)
+    numbers = _numbers([parcel.node for parcel in parcels])
     for number, parcel in enumerate(parcels):
         brings[number, list(parcel.bundles)] = 1
     return Arrivals(
@@ -95,7 +99,7 @@ def _posted(
         np.array(
             [
                 _arrival(disks, seed, int(country.identity[parcel.node]), number, parcel.leaves_s)
-                for number, parcel in enumerate(parcels)
+                for number, parcel in zip(numbers, parcels, strict=True)
             ],
             np.float64,
         ),
@@ -118,26 +122,40 @@ def _arrivals(
     country: Country,
     orders: list[tuple[float, int, NDArray[np.uint8], int]],
 ) -> list[float]:
+    """When the disks of each order arrive; infinite where no batch takes any."""
+    if not disks.batch:
+        return [math.inf] * len(orders)
     found = []
-    departure, left = 0, disks.batch
-    for number, (ordered_s, node, _brings, count) in enumerate(orders):
+    numbers = _numbers([order[1] for order in orders])
+    departure, left = 0, float(disks.batch)
+
+    def take(needed: float) -> None:
+        nonlocal departure, left
+        while needed > left + ROUNDING:
+            needed -= left
+            departure, left = departure + 1, float(disks.batch)
+        left -= needed
+
+    for number, (ordered_s, node, _brings, count) in zip(numbers, orders, strict=True):
         earliest = math.ceil(ordered_s / disks.leave)
         if departure < earliest:
-            departure, left = earliest, disks.batch
-        waiting = count
-        while waiting > left:
-            if disks.batch == 0:
-                departure = -1
-                break
-            waiting -= left
-            departure, left = departure + 1, disks.batch
-        if departure < 0:
-            found.append(math.inf)
-            departure = 0
-            continue
-        left -= waiting
+            departure, left = earliest, float(disks.batch)
+        # In a sample a place stands for several that order one after the other: it leaves with the middle one.
+        weight = float(country.weight[node])
+        take(count * (weight + 1) / 2)
         leaves = departure * float(disks.leave)
+        take(count * (weight - 1) / 2)
         found.append(_arrival(disks, seed, int(country.identity[node]), number, leaves))
+    return found
+
+
+def _numbers(nodes: Sequence[int]) -> list[int]:
+    """The number of each order among those of its place: so in a sample lots fall as in the whole country."""
+    count: Counter[int] = Counter()
+    found = []
+    for node in nodes:
+        found.append(count[node])
+        count[node] += 1
     return found
 
 

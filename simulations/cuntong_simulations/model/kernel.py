@@ -612,6 +612,8 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
             share_above = room / pool if pool > 0.0 else 0.0
             sent_above += part * room
             room -= part * room
+            if room < (1.0 - ALMOST) * root_up * dt:
+                room = 0.0
             fresh[row, b] = min(grown, before + sent)
             is_open = False
             for number in range(count):

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 from cuntong_protocol.texts import N_
 
 from .errors import ModelError
 
-PROGRAM_BYTES = 300_000_000
-"""Python, NumPy, the compiler and what it has compiled."""
-NODE_BYTES = 160
+PROGRAM_BYTES = 190_000_000
+"""Python, NumPy and what was compiled before; compiling, once for each version, takes 200 MB more."""
+NODE_BYTES = 110
 """Country, tables and state, of a node without its bundles."""
-PAIR_BYTES = 8 + 4 + 1
-"""Bytes had, hour of being done, pending: of a node and bundle."""
+PAIR_BYTES = 8 + 4 + 1 + 0.6
+"""Of a node and bundle: bytes had, hour of being done, pending; what its group has together, for those that have one."""
 AIR_BYTES = 8 + 1
+"""Of a dish and bundle."""
+STAR_BYTES = 9 * 8
+"""Of a node, where all share one uplink."""
+SUM_BYTES = 64 * 12 * 8
+"""Of a class in a province: a row of sums in each part."""
+STEP_BYTES = 3 * 8
+"""Of a bundle and step: what the satellite brings."""
 _MEMORY = Path("/proc/meminfo")
+_OWN = Path("/proc/self/statm")
 
 
-def estimate(nodes: int, bundles: int, dishes: int = 0, *, is_star: bool = False) -> int:
-    """Bytes that a run takes, all in all."""
-    star = 9 * 8 * nodes if is_star else 0
-    return PROGRAM_BYTES + star + nodes * (NODE_BYTES + bundles * PAIR_BYTES) + dishes * bundles * AIR_BYTES  # fmt: skip
+def estimate(
+    nodes: int,
+    bundles: int,
+    dishes: int = 0,
+    *,
+    is_star: bool = False,
+    rows: int = 0,
+    steps: int = 0,
+) -> int:
+    """Bytes that a run takes, all in all.
+
+    Args:
+        nodes, bundles, dishes: How many there are.
+        is_star: All get from the publisher.
+        rows: Of the sums: how many classes there are in each province, added up.
+        steps: Of the run.
+    """
+    of_nodes = nodes * (NODE_BYTES + bundles * PAIR_BYTES + is_star * STAR_BYTES)
+    of_bundles = bundles * (dishes * AIR_BYTES + steps * STEP_BYTES)
+    return PROGRAM_BYTES + round(of_nodes + of_bundles + rows * SUM_BYTES)
 
 
 def refuse_too_large(needed: int, available: int | None = None) -> None:
@@ -45,13 +70,14 @@ def refuse_too_large(needed: int, available: int | None = None) -> None:
 
 
 def available_bytes() -> int | None:
-    """What is free, or could be at once; None where nobody tells."""
+    """What is free, or could be at once, or is this program's already; None where nobody tells."""
     try:
         lines = _MEMORY.read_text(encoding="ascii").splitlines()
+        own_pages = int(_OWN.read_text(encoding="ascii").split()[1])
     except OSError:
         return None
     for line in lines:
         name, _, rest = line.partition(":")
         if name == "MemAvailable":
-            return int(rest.split()[0]) * 1024
+            return int(rest.split()[0]) * 1024 + own_pages * resource.getpagesize()
     return None

@@ -40,8 +40,6 @@ HOUR_S, DAY_S = 3600.0, 86400.0
 WEEK_HOURS = 168
 DONE = 1 - 1e-9
 NEARLY = 1 - 1e-9
-THIN_BYTES_S = 250_000
-"""2 Mbit/s: below, `efficiency_thin` counts."""
 TRANSIT_DRAW, LOSS_DRAW = 1 << 33, 1 << 34
 MOST_ATTEMPTS = 64
 _A_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -105,8 +103,11 @@ def link_hours(
     # Paused is what tells that a moment lies in one of these windows.
     allowed = Calendar(Source.OWN, UTC, windows=windows_of(scenario, tier.window or ALWAYS, closed))
     is_on = Calendar(Source.OWN, UTC, windows=windows_of(scenario, tier.on, closed))
-    is_thin = site.down_bytes_s < THIN_BYTES_S
-    goodput = given(calibration.efficiency_thin if is_thin else calibration.efficiency)
+    best, thin = given(calibration.efficiency), given(calibration.thin)
+    goodput, goodput_up = (
+        best * rate**2 / (rate**2 + thin**2) if rate else 0.0
+        for rate in (site.down_bytes_s, site.up_bytes_s)
+    )
     down, up, on = [0.0] * WEEK_HOURS, [0.0] * WEEK_HOURS, [0.0] * WEEK_HOURS
     now, end = _A_MONDAY, _A_MONDAY + timedelta(days=7)
     found = [(limits_at(now, [calendar]), calendar) for calendar in (own, allowed, is_on)]
@@ -128,7 +129,7 @@ def link_hours(
             on[hour] += share * runs.is_paused
             if is_open:
                 down[hour] += share * goodput * _capped(site.down_bytes_s, caps.down.bytes_s)
-                up[hour] += share * goodput * _capped(site.up_bytes_s, caps.up.bytes_s)
+                up[hour] += share * goodput_up * _capped(site.up_bytes_s, caps.up.bytes_s)
             now = part_ends
     return down, up, on
 
@@ -240,28 +241,37 @@ def scenario_parcels(
                 if bundles.release[b] == number and is_wanted(node, b)
             )
             if country.tier[node] in tiers and chosen:
-                orders.append((release.day, node, chosen))
-    return _posted(orders, disks, bundles)
+                orders.append((release.day, node, number, chosen))
+    return _posted(sorted(orders), country, disks, bundles)
 
 
 def _posted(
-    orders: Iterable[tuple[int, int, tuple[int, ...]]], disks: Disks, bundles: Bundles
+    orders: Iterable[tuple[int, int, int, tuple[int, ...]]],
+    country: Country,
+    disks: Disks,
+    bundles: Bundles,
 ) -> list[Parcel]:
+    """A batch is filled disk by disk: `taken` of those of a departure, and of all after it, are gone."""
     found: list[Parcel] = []
-    departure, left = 0, disks.batch
-    for day, node, chosen in sorted(orders):
+    begun, taken = 0, 0.0
+    for day, node, _release, chosen in orders:
+        if not disks.batch:
+            break
+        departure = begun + _before(taken, disks.batch)
         first = math.ceil(day * DAY_S / disks.leave)
         if departure < first:
-            departure, left = first, disks.batch
+            begun, taken, departure = first, 0.0, first
         needed = math.ceil(sum(float(bundles.size[b]) for b in chosen) / disks.size)
-        while needed > left:
-            if not disks.batch:
-                return found
-            needed -= left
-            departure, left = departure + 1, disks.batch
-        left -= needed
-        found.append(Parcel(node, chosen, departure * disks.leave))
+        weight = float(country.weight[node])
+        middle = begun + _before(taken + needed * (weight + 1) / 2, disks.batch)
+        taken += needed * weight
+        found.append(Parcel(node, chosen, middle * disks.leave))
     return found
+
+
+def _before(taken: float, batch: int) -> int:
+    """How many whole batches go before the one that has the last of so many disks."""
+    return max(0, math.ceil((taken - 1e-9) / batch) - 1)
 
 
 @dataclass(slots=True)
@@ -334,8 +344,10 @@ class _Model:
         disks = self._scenario.disks
         if disks is None:
             return
-        for order, parcel in enumerate(parcels):
-            leaves = parcel.leaves_s
+        orders = [0 for _ in self._nodes]
+        for parcel in parcels:
+            order, leaves = orders[parcel.node], parcel.leaves_s
+            orders[parcel.node] += 1
             for attempt in range(MOST_ATTEMPTS):
                 draw = 64 * order + attempt
                 if self._chance(parcel.node, LOSS_DRAW + draw) >= disks.lost:
@@ -635,6 +647,8 @@ class _Model:
                 node, b, share, {"link": share * up / pool, "siblings": share * (1 - up / pool)}
             )
         self._up_left[source] -= up * part
+        if self._up_left[source] < (1 - NEARLY) * self._up[source] * self._dt:
+            self._up_left[source] = 0.0
         self._note_link(source, 1, up * part)
         for node, offer in offers.items():
             used = shares[node] * part

@@ -22,7 +22,7 @@ from .disks import Arrivals, arrivals
 from .kernel import COLUMNS, HELD, PARTS, Given, Settings, State
 from .memory import estimate, refuse_too_large
 from .outcome import CARRIERS, CAUSES, Outcome
-from .parameters import TRIED, calibration_of
+from .parameters import MEASURED, calibration_of
 from .parcel import Parcel
 from .sky import Sky, silent, sky
 from .tables import Tables, tables
@@ -38,9 +38,10 @@ def run(
     *,
     threads: int = 1,
     tell: Callable[[float], None] | None = None,
-    calibration: Calibration = TRIED,
+    calibration: Calibration = MEASURED,
     heard: Sky | None = None,
     parcels: Sequence[Parcel] | None = None,
+    ends_early: bool = False,
 ) -> Outcome:
     """Compute a scenario.
 
@@ -53,6 +54,8 @@ def run(
         calibration: For what the scenario doesn't say.
         heard: What the satellite brings; computed if None.
         parcels: What leaves by post; None: what the scenario says.
+        ends_early: Stop in the hour in which everybody has everything that was released by then; only the times when
+            places were done are of use then.
 
     Raises:
         ModelError: `sim.too-large`.
@@ -64,7 +67,12 @@ def run(
     )
     refuse_too_large(
         estimate(
-            country.node_count, len(bundles.size), dishes, is_star=scenario.run.policy == "star"
+            country.node_count,
+            len(bundles.size),
+            dishes,
+            is_star=scenario.run.policy == "star",
+            rows=len(np.unique(country.province * len(country.classes) + country.node_class)),
+            steps=round(scenario.run.days * DAY_S / scenario.run.step),
         )
     )
     began = time.perf_counter()
@@ -74,7 +82,7 @@ def run(
     numba.set_num_threads(max(1, min(threads, _MOST_THREADS)))
     try:
         for day in range(scenario.run.days):
-            model.run_day(day)
+            model.run_day(day, ends_early=ends_early)
             if tell is not None:
                 tell((day + 1) / scenario.run.days)
     finally:
@@ -138,7 +146,7 @@ class _Model:
         self._province_of_pair = np.zeros(pairs, np.int64)
         self._province_of_pair[self._given.pair] = country.province
 
-    def run_day(self, day: int) -> None:
+    def run_day(self, day: int, *, ends_early: bool = False) -> None:
         """Releases, who is off, the steps, eviction."""
         s, country = self._state, self._country
         self._release(day)
@@ -149,10 +157,15 @@ class _Model:
             lots = chance(self._scenario.run.seed, country.identity[some], day)
             s.is_off[some] = lots < off_part[some]
         first_hour = (self._scenario.run.start.weekday() + day) % 7 * 24
-        kernel.run_day(
-            self._given, self._settings, s, day * self._day_steps, self._day_steps, first_hour,
-            self._scratch, self._who, self._sums,
-        )  # fmt: skip
+        looks = 24 if ends_early and self._day_steps % 24 == 0 else 1
+        steps = self._day_steps // looks
+        for look in range(looks):
+            if ends_early and not s.left.any():
+                break
+            kernel.run_day(
+                self._given, self._settings, s, (day * looks + look) * steps, steps,
+                first_hour + look, self._scratch, self._who, self._sums,
+            )  # fmt: skip
         self._add_up(day, first_hour)
         self._evict(day)
 
@@ -282,10 +295,11 @@ class _Model:
 def _below(country: Country, place: int) -> NDArray[np.bool_]:
     """Which nodes lie below a place."""
     is_below = np.zeros(country.node_count, np.bool_)
-    is_below[place] = True
-    for node in range(place + 1, country.node_count):
-        is_below[node] = is_below[country.parent[node]]
-    is_below[place] = False
+    # Breadth first, so parents ascend, and those of one depth that lie below a place follow each other.
+    first, last = place, place + 1
+    while first < last:
+        first, last = np.searchsorted(country.parent, (first, last)).tolist()
+        is_below[first:last] = True
     return is_below
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cuntong_daemon.policy.airtime import URGENT_PRIORITY
+from cuntong_daemon.policy.airtime import URGENT_PRIORITY, worth_of
 from cuntong_daemon.policy.reception import Broadcast, Weather, receive, symbols_per_s
+from cuntong_protocol.datacast.blocks import PASSES_WITHOUT_REPEAT
+from cuntong_protocol.datacast.packets import SYMBOL_BYTES
 from cuntong_simulations.scenario.calendars import hours
 from cuntong_simulations.scenario.scenario import Satellite, Scenario
 
@@ -20,7 +22,8 @@ RECEIVERS = 12
 MOST_BLOCKS = 8
 """Followed of a bundle; more of them together."""
 SETTLED_PASSES = 3.0
-"""Passes of the bundle that is furthest behind, after which all goes on as it has lately."""
+"""Of the bundle that is furthest behind, in clear weather: three times what a receiver needs. After that it is only counted how
+much comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +68,19 @@ def _fill(found: Sky, scenario: Scenario, satellite: Satellite, bundles: Bundles
     weather = Weather(
         loss=satellite.loss, fade_s=satellite.fade, fades_an_hour=satellite.fades_per_hour
     )
+    clear_part, settled = weather.clear_part, float(PASSES_WITHOUT_REPEAT)
+    if clear_part * PASSES_WITHOUT_REPEAT > SETTLED_PASSES:
+        settled = SETTLED_PASSES / clear_part
     week = hours(scenario, satellite.hours)
     hour = (scenario.run.start.weekday() * 24 + np.arange(steps) * dt / 3600).astype(int) % 168
     sends = week[hour] * dt
-    sent = Broadcast(symbols_per_s(satellite.rate))
+    symbols_s = symbols_per_s(satellite.rate)
+    sent = Broadcast(symbols_s)
     passes = np.zeros((len(bundles.size), steps + 1))
     clock = np.zeros(steps + 1)  # The broadcast's own, at the begin of each step.
     waiting = sorted(on_air, key=lambda number: (bundles.released_s[number], number))
-    steady: dict[int, float] | None = None
+    steady: NDArray[np.float64] | None = None
     for step in range(steps):
-        added = False
         while waiting and bundles.released_s[waiting[0]] <= step * dt:
             number = waiting.pop(0)
             priority = int(bundles.priority[number])
@@ -86,34 +92,28 @@ def _fill(found: Sky, scenario: Scenario, satellite: Satellite, bundles: Bundles
                 order=number,
                 most_blocks=MOST_BLOCKS,
             )
-            added = True
+            steady = None
         passes[:, step + 1] = passes[:, step]
         clock[step + 1] = clock[step]
-        if added:
-            steady = None
         if not sent.blocks or sends[step] == 0:
             continue
-        if steady is None and sent.progress >= SETTLED_PASSES:
-            steady = _lately(passes, sends, step)
+        if steady is None and sent.progress >= settled:
+            steady = _steady(sent, symbols_s, bundles)
         if steady is not None:
-            for number, per_s in steady.items():
-                passes[number, step + 1] += per_s * sends[step]
+            passes[:, step + 1] += steady * sends[step]
             continue
-        before = {key: sent.sent_bytes(key, sent.now) for key in sent.blocks}
-        begun = sent.now
-        sent.send(begun + sends[step])
-        clock[step + 1] = sent.now
-        for key, was in before.items():
-            number = int(key)
-            passes[number, step + 1] += (sent.sent_bytes(key, sent.now) - was) / bundles.size[
-                number
-            ]
-    found.flow[:] = np.diff(passes, axis=1) * weather.clear_part
+        # A run lasts beyond the step's end: what it takes of the next step is missing there.
+        clock[step + 1] += sends[step]
+        sent.send(clock[step + 1])
+        for key in sent.blocks:
+            came = sent.sent_bytes(key, clock[step + 1]) - sent.sent_bytes(key, clock[step])
+            passes[int(key), step + 1] += came / bundles.size[int(key)]
+    found.flow[:] = np.diff(passes, axis=1) * clear_part
     if satellite.code == "carousel":
-        missing = 1 - weather.clear_part
-        whole = np.floor(passes)
-        found.air[:] = 1 - missing**whole * (1 - weather.clear_part * (passes - whole))
+        found.air[:] = carousel(passes, clear_part, bundles.size[:, np.newaxis])
         return
+    if clear_part * PASSES_WITHOUT_REPEAT <= 1:
+        return  # A block's symbols begin anew before enough have come.
     chance = random.Random(f"sky {scenario.run.seed}")  # noqa: S311
     for _ in range(RECEIVERS):
         for key, times in receive(sent, weather, chance).items():
@@ -123,11 +123,30 @@ def _fill(found: Sky, scenario: Scenario, satellite: Satellite, bundles: Bundles
     np.minimum(found.air, 1.0, out=found.air)
 
 
-def _lately(passes: NDArray[np.float64], sends: NDArray[np.float64], step: int) -> dict[int, float]:
-    """Passes in a second, of each bundle, as in the last day."""
-    first = max(0, step - max(1, step // 4))
-    took = sends[first:step].sum()
-    if took == 0:
-        return {}
-    gained = passes[:, step] - passes[:, first]
-    return {int(number): gained[number] / took for number in np.flatnonzero(gained)}
+def _steady(sent: Broadcast, symbols_s: float, bundles: Bundles) -> NDArray[np.float64]:
+    """Passes in a second of each bundle, when all are repeated."""
+    worths = {int(key): worth_of(sent.air.items[key]) for key in sent.blocks}
+    found = np.zeros(len(bundles.size))
+    for number, worth in worths.items():
+        part = worth / sum(worths.values())
+        found[number] = part * symbols_s * SYMBOL_BYTES / bundles.size[number]
+    return found
+
+
+def carousel(
+    passes: NDArray[np.float64], clear_part: float, size: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The share of a bundle that a receiver has when it is sent again and again without a code.
+
+    In each pass it gets the same part of what it lacks. What is left is whole symbols: once it is more likely than not that
+    nothing is, it has all.
+
+    Args:
+        passes: That were sent.
+        clear_part: Of the symbols comes.
+        size: In bytes.
+    """
+    whole = np.floor(passes)
+    lacks = (1 - clear_part) ** whole * (1 - clear_part * (passes - whole))
+    found: NDArray[np.float64] = np.where(lacks * np.ceil(size / SYMBOL_BYTES) < math.log(2), 1.0, 1 - lacks)  # fmt: skip
+    return found

@@ -18,11 +18,10 @@ from cuntong_simulations.scenario.calendars import WEEK_HOURS, windows_of
 from cuntong_simulations.scenario.scenario import Calibration, Scenario, Tier
 
 from .country import Bundles
+from .parameters import goodput
 from .site_class import SiteClass
 
 WEEK_MINUTES = 7 * DAY_MINUTES
-THIN_BYTES_S = 250_000.0
-"""2 Mbit/s: below that less of a link's rate is goodput."""
 DAY_S = 86400.0
 _MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 _PLACES = [
@@ -108,10 +107,8 @@ def link_hours(
     scenario: Scenario, tier: Tier, site: SiteClass, calibration: Calibration
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What transfers get of a link, down and up, by hour of the week: bytes/s, shape (168,)."""
-    is_thin = site.down_bytes_s < THIN_BYTES_S
-    goodput = calibration.efficiency_thin if is_thin else calibration.efficiency
     down, up = np.zeros(WEEK_MINUTES), np.zeros(WEEK_MINUTES)
-    if not site.down_bytes_s or goodput is None:
+    if not site.down_bytes_s:
         return down[:WEEK_HOURS], up[:WEEK_HOURS]
     calendar = Calendar(Source.OWN, UTC, windows=(
         *windows_of(scenario, tier.public, _public_leaves(tier, site)),
@@ -138,8 +135,9 @@ def link_hours(
     if tier.window:
         is_open &= _is_within(scenario, tier.window)
     return (
-        (goodput * down * is_open).reshape(WEEK_HOURS, 60).mean(axis=1),
-        (goodput * up * is_open).reshape(WEEK_HOURS, 60).mean(axis=1),
+        goodput(site.down_bytes_s, calibration)
+        * (down * is_open).reshape(WEEK_HOURS, 60).mean(axis=1),
+        goodput(site.up_bytes_s, calibration) * (up * is_open).reshape(WEEK_HOURS, 60).mean(axis=1),
     )
 
 

@@ -33,7 +33,7 @@ from .sky import Sky
 
 PERFECT = Calibration(
     efficiency=Share(1.0),
-    efficiency_thin=Share(1.0),
+    thin=Rate(0.0),
     startup=Span(0.0),
     eta=Share(1.0),
     phi=Share(1.0),
@@ -270,7 +270,7 @@ def draw(seed: int) -> Network:
             rate=Rate(1e6), code=("fountain", "carousel")[seed // 4 % 2]
         ) if policy == "satellite-first" or chance.random() < 0.3 else None,
         calibration=Calibration(
-            efficiency=Share(0.95), efficiency_thin=Share(0.9),
+            efficiency=Share(0.95), thin=Rate(chance.choice((0.0, 20_000.0))),
             startup=Span(chance.choice((0.0, 2.5, 600.0, 5000.0))),
             eta=Share(chance.choice((1.0, 0.8))), phi=Share(chance.choice((1.0, 0.7))),
         ),

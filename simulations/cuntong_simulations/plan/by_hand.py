@@ -10,12 +10,10 @@ import math
 
 import msgspec
 
-from cuntong_simulations.model.parameters import TRIED, calibration_of
+from cuntong_simulations.model.parameters import calibration_of, goodput
 from cuntong_simulations.scenario.scenario import Costs, Scenario
 
 DAY_S = 86400.0
-THIN_BYTES_S = 250_000.0
-"""2 Mbit/s: below, `efficiency_thin` counts (MODEL.md 9)."""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,15 +59,14 @@ def by_hand(scenario: Scenario, open_share: float = 1.0) -> list[Envelope]:
     county = next((one for one in scenario.tiers if one.tier == "county"), None)
     if county is None:
         return []
-    calibration = calibration_of(scenario, TRIED)
+    calibration = calibration_of(scenario)
     found = []
     for release in scenario.releases:
         size = float(sum(release.sizes) or release.size)
         days = min(release.deadlines.get("county", math.inf), scenario.run.days - release.day)
         for link in county.links:
-            is_thin = link.down < THIN_BYTES_S
-            goodput = calibration.efficiency_thin if is_thin else calibration.efficiency
-            usable = float(goodput or 1.0) * open_share * days * DAY_S
+            part = goodput(float(link.down), calibration)
+            usable = part * open_share * days * DAY_S
             possible = link.down * usable
             places = county.count * link.share * (1 - county.without_link)
             disks = _disks(scenario, size, possible)
@@ -82,7 +79,7 @@ def by_hand(scenario: Scenario, open_share: float = 1.0) -> list[Envelope]:
                     days=days,
                     open_share=open_share,
                     rate=float(link.down),
-                    goodput=float(goodput or 1.0),
+                    goodput=part,
                     possible_bytes=possible,
                     needed_rate=size / usable,
                     disks=disks,

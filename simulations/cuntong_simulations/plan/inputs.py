@@ -6,7 +6,7 @@ import numpy as np
 
 from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_simulations.model.country import Bundles, Country
-from cuntong_simulations.model.parameters import TRIED, calibration_of
+from cuntong_simulations.model.parameters import MEASURED, calibration_of
 from cuntong_simulations.model.reference import choose, link_hours
 from cuntong_simulations.scenario.calendars import hours
 from cuntong_simulations.scenario.scenario import Calibration, Scenario
@@ -14,7 +14,7 @@ from cuntong_simulations.scenario.scenario import Calibration, Scenario
 from .capacity import WEEK_HOURS, Bools, Rates
 
 
-def link_rates(scenario: Scenario, country: Country, measured: Calibration = TRIED) -> Rates:
+def link_rates(scenario: Scenario, country: Country, measured: Calibration = MEASURED) -> Rates:
     """What links carry by site class and hour of the week; days off are spread over all days."""
     calibration = calibration_of(scenario, measured)
     tiers = {TIER_LABELS.index(one.tier): one for one in scenario.tiers}

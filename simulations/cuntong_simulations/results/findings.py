@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from cuntong_simulations.calibration.record import Measured
 from cuntong_simulations.scenario.scenario import Scenario
 
 VERSION = 1
@@ -29,16 +30,12 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """One parameter of the model (MODEL.md 9).
 
     Attributes:
-        origin: Where it comes from: `scenario`, `trial`, or a file's name.
-        date: When it was measured; empty: it wasn't.
-        error: Relative error against real daemons, for people; empty: unknown.
+        origin: Where it comes from: `scenario` (its own), `trial`, or the name of the file with what was measured.
     """
 
     name: str
     value: float
     origin: str = ""
-    date: str = ""
-    error: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         node_count, bundle_count: Simulated ones.
         seconds: Of the model, without compiling and reading.
         versions: Of Cuntong, Python and the libraries that calculate.
+        measured: Where those parameters come from that aren't the scenario's own; None: not from real daemons.
     """
 
     version: int = VERSION
@@ -67,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     versions: dict[str, str]
     calibration: list[Parameter] = []
+    measured: Measured | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from cuntong_protocol.texts import Sentence
+from cuntong_simulations.calibration.record import Measured
 from cuntong_simulations.plan.by_hand import Envelope, by_hand
 from cuntong_simulations.plan.result import Gain, Plan, Shortfall, Way
 from cuntong_simulations.scenario.scenario import Scenario
 
-from .findings import CostLine
+from .findings import CostLine, Parameter
+from .parameters import measured, parameters
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +24,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
         missed_share: Of the deadlines, when the plan was replayed in the model; None: it wasn't.
         on_air: Names of the bundles that are broadcast.
         by_hand: The same question, answered without program and model.
+        calibration, measured: As in a run's manifest.
     """
 
     status: str
@@ -37,6 +40,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     gains: list[Gain]
     missed_share: float | None = None
     by_hand: list[Envelope] = []
+    calibration: list[Parameter] = []
+    measured: Measured | None = None
 
 
 def planned(
@@ -70,4 +75,6 @@ def planned(
         gains=gains,
         missed_share=missed_share,
         by_hand=by_hand(scenario),
+        calibration=parameters(scenario),
+        measured=measured(scenario),
     )

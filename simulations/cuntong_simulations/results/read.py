@@ -29,7 +29,7 @@ def read_plan(folder: Path) -> Planned | None:
         return None
     try:
         return msgspec.json.decode((folder / PLAN).read_bytes(), type=Planned)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _unreadable(folder) from error
 
 
@@ -50,7 +50,7 @@ def read(folder: Path) -> Findings:
         figures["manifest"] = msgspec.json.decode((folder / MANIFEST).read_bytes())
         found = convert(figures, Findings)
         is_known = found.manifest.version == VERSION
-    except (OSError, msgspec.MsgspecError, TypeError):
+    except (OSError, msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         is_known = False
     if not is_known:
         raise _unreadable(folder)

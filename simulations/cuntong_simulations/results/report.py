@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -12,11 +12,12 @@ import msgspec
 
 from cuntong_daemon.i18n import _, show
 from cuntong_protocol.divisions import TIER_LABELS
+from cuntong_simulations.calibration.record import Measured
 from cuntong_simulations.page import document, table
 from cuntong_simulations.scenario.scenario import Scenario
 
 from . import amounts, plan_words, words
-from .findings import Findings, Held, Reach
+from .findings import Findings, Held, Parameter, Reach
 from .planned import Planned
 from .plots import carrier_plot, completion_plot, drawn_releases, use_plot
 
@@ -79,6 +80,7 @@ def render_plan(planned: Planned, scenario: Scenario) -> str:
         f"<h1>{escape(title)}</h1>",
         _plan(planned),
         f"<h2>{escape(_('Appendix: the same by hand'))}</h2>{_by_hand(planned)}",
+        f"<h2>{escape(_('How far to trust this'))}</h2>{_parameters(planned.calibration, planned.measured)}",
         f"<h2>{escape(_('Assumptions'))}</h2>{_assumptions(scenario)}",
     ]
     return document(title, body, _STYLE)
@@ -396,27 +398,12 @@ def _by_hand(planned: Planned) -> str:
 
 def _trust(findings: Findings) -> str:
     manifest = findings.manifest
-    notes = [words.calibration_note(findings)]
+    html = _parameters(manifest.calibration, manifest.measured)
     if manifest.sample_share < 1:
-        notes.append(
-            _(
-                "Figures with ± are from a sample: the interval is a jackknife over groups of counties. What the sampled counties do to each other through the links above isn't in it; for the slowest places run the whole country."
-            )
+        note = _(
+            "Figures with ± are from a sample: the interval is a jackknife over groups of counties. What the sampled counties do to each other through the links above isn't in it; for the slowest places run the whole country."
         )
-    html = "".join(f"<p>{escape(note)}</p>" for note in notes)
-    if manifest.calibration:
-        rows = [
-            [
-                one.name,
-                f"{one.value:.4g}",
-                _(words.ORIGIN_NAMES.get(one.origin, one.origin)),
-                one.date or amounts.NOTHING,
-                one.error or amounts.NOTHING,
-            ]
-            for one in manifest.calibration
-        ]
-        heads = [_("Parameter"), _("value"), _("from"), _("measured"), _("error")]
-        html += table(heads, rows, "scenario")
+        html += f"<p>{escape(note)}</p>"
     facts = [
         (_("Scenario"), f"{manifest.file} · SHA-256 {manifest.scenario_sha256[:16]}…"),
         (_("Computed"), _("{when}, in {seconds} s; threads: {threads}", when=manifest.ended_at, seconds=f"{manifest.seconds:.1f}", threads=manifest.threads)),
@@ -424,6 +411,25 @@ def _trust(findings: Findings) -> str:
         (_("Versions"), ", ".join(f"{name} {version}" for name, version in manifest.versions.items() if version)),
     ]  # fmt: skip
     return html + table([], facts, "facts")
+
+
+def _parameters(parameters: Sequence[Parameter], measured: Measured | None) -> str:
+    """The model's parameters, where they come from, and how far they can be trusted."""
+    html = f"<p>{escape(words.calibration_note(parameters, measured))}</p>"
+    if not parameters:
+        return html
+    rows = [
+        [one.name, words.parameter_value(one), _(words.ORIGIN_NAMES.get(one.origin, one.origin))]
+        for one in parameters
+    ]
+    html += table([_("Parameter"), _("value"), _("from")], rows, "scenario")
+    if measured is None or not measured.versions:
+        return html
+    note = _(
+        "Measured with {versions}.",
+        versions=", ".join(f"{name} {version}" for name, version in measured.versions.items()),
+    )
+    return f'{html}<p class="note">{escape(note)}</p>'
 
 
 def _assumptions(scenario: Scenario) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -12,14 +12,17 @@ from rich.text import Text
 
 from cuntong_daemon.i18n import _, show
 from cuntong_protocol.divisions import TIER_LABELS
+from cuntong_simulations.calibration.record import PARAMETERS, Measured
 from cuntong_simulations.scenario.scenario import Scenario
 
 from . import amounts, plan_words, words
-from .findings import Findings
+from .findings import Findings, Parameter
 from .planned import Planned
 
 if TYPE_CHECKING:
-    # Loads the compiler.
+    # Load the compiler.
+    from cuntong_simulations.calibration.calibrate import Calibrated
+    from cuntong_simulations.calibration.fit import Comparison
     from cuntong_simulations.model.validate import Check
 
 COLUMNS = 80
@@ -37,9 +40,15 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
+class Bar(Protocol):
+    """Is told the share that is done, and perhaps what is done now."""
+
+    def __call__(self, share: float, now: str = "") -> None: ...
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr; nothing where that isn't a terminal. Yields what is told the share that is done."""
+def progress(what: str) -> Iterator[Bar]:
+    """A bar on stderr; nothing where that isn't a terminal."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -59,7 +68,11 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
         disable=not shown.is_terminal,
     ) as bars:
         bar = bars.add_task(what, total=1.0)
-        yield lambda share: bars.update(bar, completed=share)
+
+        def tell(share: float, now: str = "") -> None:
+            bars.update(bar, completed=share, description=now or what)
+
+        yield tell
 
 
 @contextmanager
@@ -108,8 +121,7 @@ def show_run(findings: Findings) -> None:
         out.print()
         out.print(Text(_("Cost: {cost}", cost=words.total_cost(findings))))
     out.print()
-    if not any(one.date for one in findings.manifest.calibration):
-        out.print(Text(words.calibration_note(findings), style="dim"))
+    _show_parameters(out, findings.manifest.calibration, findings.manifest.measured)
     style = "bold red" if findings.missed else "bold green" if findings.pairs else "bold"
     out.print(Text(words.verdict(findings), style=style))
 
@@ -144,8 +156,16 @@ def show_plan(planned: Planned, scenario: Scenario) -> None:
     out.print()
     for note in planned.notes:
         out.print(Text(show(note), style="dim"))
+    _show_parameters(out, planned.calibration, planned.measured)
     style = "bold green" if planned.ways else "bold red"
     out.print(Text(plan_words.verdict(planned), style=style))
+
+
+def _show_parameters(
+    out: Console, parameters: Sequence[Parameter], measured: Measured | None
+) -> None:
+    values = _("Model: {parameters}.", parameters=words.parameter_values(parameters))
+    out.print(Text(f"{values} {words.calibration_note(parameters, measured)}", style="dim"))
 
 
 def _arrivals(findings: Findings) -> Table:
@@ -284,6 +304,49 @@ def sweep_table(runs: Sequence[tuple[dict[str, str], Findings]]) -> Table:
             ),
         )
     return found
+
+
+def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
+    """Each tier of each network, as measured and as computed."""
+    found = table(
+        [_("Network"), _("for"), _("Tier")],
+        [_("mean, s"), _("range"), _("computed"), _("error"), _("error of last")],
+    )
+    last = ""
+    for one in comparisons:
+        use = _("the fit") if one.is_for_fit else _("the test")
+        found.add_row(
+            "" if one.network == last else one.network,
+            "" if one.network == last else use,
+            words.tier_name(one.tier),
+            f"{one.measured_mean_s:.1f}",
+            f"{one.least_mean_s:.0f}-{one.most_mean_s:.0f}",
+            f"{one.computed_mean_s:.1f}",
+            f"{one.mean_error * 100:+.1f} %",
+            f"{one.last_error * 100:+.1f} %",
+        )
+        last = one.network
+    return found
+
+
+def show_calibrated(calibrated: Calibrated) -> None:
+    """The table, the parameters, and whether they are good enough."""
+    from cuntong_simulations.calibration.calibrate import GOAL_LAST, GOAL_MEAN
+
+    out = console()
+    out.print(comparisons_table(calibrated.comparisons))
+    out.print()
+    record = calibrated.record
+    values = [
+        Parameter(name=name, value=float(getattr(record.parameters, name))) for name in PARAMETERS
+    ]
+    _show_parameters(out, values, record.measured)
+    goal = {"mean": amounts.part(GOAL_MEAN), "last": amounts.part(GOAL_LAST)}
+    if calibrated.is_met:
+        verdict = _("That is near enough: the goal is {mean} at most in the mean times of tiers, {last} in the times of last places.", **goal)  # fmt: skip
+    else:
+        verdict = _("That is too far: the goal is {mean} at most in the mean times of tiers, {last} in the times of last places.", **goal)  # fmt: skip
+    out.print(Text(verdict, style="bold green" if calibrated.is_met else "bold red"))
 
 
 def checks_table(checks: Sequence[Check]) -> Table:

@@ -12,12 +12,12 @@ import msgspec
 
 from cuntong_simulations.model.country import build
 from cuntong_simulations.model.outcome import Outcome
-from cuntong_simulations.model.parameters import calibration_of
 from cuntong_simulations.scenario.bundles import bundles_of
 from cuntong_simulations.scenario.load import load
 from cuntong_simulations.scenario.scenario import Policy, Scenario
 
-from .findings import Findings, Manifest, Parameter
+from .findings import Findings, Manifest
+from .parameters import measured, parameters
 from .summary import summarise
 from .write import digest, versions
 
@@ -71,6 +71,7 @@ def simulate(wanted: Wanted, tell: Tell = lambda _share: None) -> tuple[Outcome,
         CuntongError: the scenario can't be used, or doesn't fit into the memory.
     """
     scenario = wanted.scenario()
+    parameters(scenario)  # A file that can't be used is told before anything is built.
     # Loads the compiler: a scenario that is refused needn't wait for it.
     from cuntong_simulations.model.run import run
 
@@ -112,20 +113,8 @@ def manifest(
         seconds=outcome.seconds,
         versions=versions(),
         calibration=parameters(scenario),
+        measured=measured(scenario),
     )
-
-
-def parameters(scenario: Scenario) -> list[Parameter]:
-    """The parameters with which the model runs, and where they come from (MODEL.md 9)."""
-    used = msgspec.structs.asdict(calibration_of(scenario))
-    return [
-        Parameter(
-            name=name,
-            value=float(value or 0.0),
-            origin="trial" if getattr(scenario.calibration, name) is None else "scenario",
-        )
-        for name, value in used.items()
-    ]
 
 
 def findings_of(wanted: Wanted) -> Findings:

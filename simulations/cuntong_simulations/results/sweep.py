@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import importlib
 import importlib.util
 import itertools
+import math
 import multiprocessing
+import platform
+import queue
+import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, TypeVar
 
-from cuntong_protocol.texts import N_
+from cuntong_protocol.errors import CuntongError, Fault
+from cuntong_protocol.texts import N_, Sentence
 
 from .errors import ResultsError
+from .simulate import Wanted
+from .write import digest
 
+_COMMA = re.compile(r",(?![^\[]*\])")
+"""Between values; not within a list."""
 MAX_RUNS = 10_000
 """More is a mistake in a list of values."""
+
+PATIENCE_S = 20
+"""Until a Dask scheduler has answered."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,25 +46,24 @@ def combinations(settings: Sequence[str]) -> list[dict[str, str]]:
     keys: dict[str, list[str]] = {}
     for setting in settings:
         key, equals, values = setting.partition("=")
-        found = [value.strip() for value in values.split(",")]
-        if not key.strip() or not equals or not all(found) or key.strip() in keys:
+        found = [value.strip() for value in _COMMA.split(values)]
+        names = [name.strip() for name in key.split(".")]
+        if not all(names) or not equals or not all(found) or key.strip() in keys:
             raise ResultsError(
                 "sim.bad-setting",
                 N_("{setting} isn't a setting such as satellite.rate=8 Mbit/s,20 Mbit/s."),
                 setting=setting,
             )
         keys[key.strip()] = found
-    made = [
-        dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())
-    ]  # fmt: skip
-    if len(made) > MAX_RUNS:
+    count = math.prod(len(values) for values in keys.values())
+    if count > MAX_RUNS:
         raise ResultsError(
             "sim.too-many-runs",
             N_("That would be {count} runs; {most} at most."),
-            count=len(made),
+            count=count,
             most=MAX_RUNS,
         )
-    return made
+    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
 
 
 def on_processes(work: Callable[[T], R], tasks: Sequence[T], jobs: int) -> Iterator[tuple[int, R]]:
@@ -60,10 +75,10 @@ def on_processes(work: Callable[[T], R], tasks: Sequence[T], jobs: int) -> Itera
     # Forked children would share the locks of threads that they don't have.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-        places = {pool.submit(work, task): place for place, task in enumerate(tasks)}
+        places = {pool.submit(_told, work, task): place for place, task in enumerate(tasks)}
         try:
             for future in concurrent.futures.as_completed(places):
-                yield places[future], future.result()
+                yield places[future], _or_raise(future.result())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -81,30 +96,142 @@ def check_dask() -> None:
         )
 
 
-def on_cluster(work: Callable[[T], R], tasks: Sequence[T], address: str) -> Iterator[tuple[int, R]]:
-    """As `on_processes`, on the workers of a Dask scheduler, which need the same version of Cuntong.
+def on_cluster(
+    work: Callable[[Wanted], R], tasks: Sequence[Wanted], address: str
+) -> Iterator[tuple[int, R]]:
+    """As `on_processes`, on the workers of a Dask scheduler.
+
+    They need the same version of Cuntong, and the scenario's files at the same path; each run is refused where it isn't so.
+    A run whose worker dies is begun again on another one.
 
     Raises:
-        ResultsError: `sim.no-dask`, `sim.dask-unreachable`.
+        ResultsError: `sim.no-dask`, `sim.dask-unreachable`, `sim.dask-no-workers`, `sim.dask-version`,
+            `sim.dask-scenario`, `sim.dask-lost`.
         Exception: whatever `work` raises first.
     """
     check_dask()
     distributed: Any = importlib.import_module("distributed")
+    with _connected(distributed, address) as client:
+        # Asked of workers by name: one that can't load what it gets would end itself, and the sweep would wait for ever.
+        versions = client.run(metadata.version, "cuntong", on_error="return")
+        if not versions:
+            raise ResultsError(
+                "sim.dask-no-workers",
+                N_("The Dask scheduler at {address} has no workers; start them first."),
+                address=address,
+            )
+        for worker, version in versions.items():
+            _check_version(version, worker, metadata.version("cuntong"))
+        there = [dataclasses.replace(task, file=task.file.absolute()) for task in tasks]
+        same = [_Same(metadata.version("cuntong"), digest(task.scenario())) for task in there]
+        # The same arguments give the same result, but never that of an earlier sweep.
+        futures = client.map(
+            _told, [_run_same] * len(there), [work] * len(there), there, same, pure=False
+        )
+        places = {future.key: place for place, future in enumerate(futures)}
+        try:
+            for future in distributed.as_completed(futures):
+                try:
+                    found = future.result()
+                except (distributed.CancelledError, distributed.KilledWorker) as error:
+                    raise ResultsError(
+                        "sim.dask-lost",
+                        N_("The Dask cluster has given up a run: its scheduler, or several workers one after the other, died; perhaps they had too little memory."),
+                    ) from error  # fmt: skip
+                # Or it would be computed again when the worker that keeps it dies.
+                future.release()
+                yield places[future.key], _or_raise(found)
+        finally:
+            client.cancel(futures)
+
+
+def _connected(distributed: Any, address: str) -> Any:  # noqa: ANN401 - dask may be missing, and has no types.
+    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            found.put(distributed.Client(address, timeout=PATIENCE_S))
+        except (OSError, ValueError) as error:
+            found.put(error)
+
+    # In a thread that nobody waits for: at an address where something else answers, such as the scheduler's own web page,
+    # the client's time limit doesn't end it.
+    threading.Thread(target=connect, daemon=True).start()
     try:
-        client = distributed.Client(address, timeout=10)
-    except (OSError, ValueError) as error:
+        client = found.get(timeout=2 * PATIENCE_S)
+    except queue.Empty:
+        client = TimeoutError()
+    if isinstance(client, Exception):
         raise ResultsError(
             "sim.dask-unreachable",
             N_("No Dask scheduler answers at {address}: {reason}."),
             address=address,
-            reason=str(error) or type(error).__name__,
-        ) from error
-    with client:
-        # The same arguments give the same result, but never that of another version.
-        futures = client.map(work, tasks, pure=False)
-        places = {future.key: place for place, future in enumerate(futures)}
-        try:
-            for future in distributed.as_completed(futures):
-                yield places[future.key], future.result()
-        finally:
-            client.cancel(futures)
+            reason=str(client) or type(client).__name__,
+        ) from client
+    return client
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """What has to be the same on a worker: the version of Cuntong, and the scenario with its files."""
+
+    version: str
+    scenario_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An error on its way to another process, where it is raised: exceptions with a sentence don't pickle."""
+
+    kind: type[CuntongError]
+    sentence: Sentence
+    fault: Fault
+
+
+def _told(work: Callable[..., R], *given: Any) -> R | _Refused:  # noqa: ANN401 - whatever `work` takes.
+    try:
+        return work(*given)
+    except CuntongError as error:
+        return _Refused(type(error), error.sentence, error.fault)
+
+
+def _run_same(work: Callable[[Wanted], R], task: Wanted, same: _Same) -> R:
+    """On a worker."""
+    _check_same(task, same)
+    return work(task)
+
+
+def _check_same(task: Wanted, same: _Same) -> None:
+    # Workers may have come after the others were asked.
+    _check_version(metadata.version("cuntong"), platform.node(), same.version)
+    try:
+        is_same = digest(task.scenario()) == same.scenario_sha256
+    except (CuntongError, OSError):
+        is_same = False
+    if not is_same:
+        raise ResultsError(
+            "sim.dask-scenario",
+            N_("{file} isn't the same on the Dask worker {worker}: the scenario and the files that it names have to be at the same path there."),
+            file=str(task.file),
+            worker=platform.node(),
+        )  # fmt: skip
+
+
+def _check_version(found: object, worker: str, own: str) -> None:
+    if found != own:
+        raise ResultsError(
+            "sim.dask-version",
+            N_(
+                "The Dask worker {worker} has Cuntong {version}; here it is {own}. Install the same."
+            ),
+            worker=worker,
+            version=found if isinstance(found, str) else "-",
+            own=own,
+        )
+
+
+def _or_raise(found: R | _Refused) -> R:
+    if isinstance(found, _Refused):
+        told = found.sentence
+        raise found.kind(told.code, told.template, fault=found.fault, **told.params)
+    return found

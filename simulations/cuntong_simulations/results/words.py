@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cuntong_daemon.i18n import _, ngettext
 from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_protocol.texts import N_
+from cuntong_simulations.calibration.record import Measured
 from cuntong_simulations.scenario.scenario import Scenario
 
 from . import amounts
-from .findings import Arrival, Findings, Miss
+from .findings import Arrival, Findings, Miss, Parameter
 
 CARRIER_NAMES = {
     "link": N_("from above"),
@@ -35,7 +36,7 @@ COST_NAMES = {
     "parcel": N_("parcels"),
 }
 UNIT_NAMES = {"disk": N_("disks"), "parcel": N_("pieces"), "Mbit/s·month": N_("Mbit/s·month")}
-ORIGIN_NAMES = {"scenario": N_("scenario"), "trial": N_("a trial with libtorrent")}
+ORIGIN_NAMES = {"scenario": N_("the scenario's own"), "trial": N_("a trial with libtorrent")}
 """Of the model's parameters."""
 NO_LINK = N_("no link")
 MOST_ROWS = 12
@@ -177,12 +178,38 @@ def total_cost(findings: Findings) -> str:
     return amounts.money(sum(line.cost for line in findings.costs), currency)
 
 
-def calibration_note(findings: Findings) -> str:
+def calibration_note(parameters: Sequence[Parameter], measured: Measured | None) -> str:
     """How far the model's parameters can be trusted."""
-    dates = sorted({one.date for one in findings.manifest.calibration if one.date})
-    if not dates:
+    if parameters and all(one.origin == "scenario" for one in parameters):
+        return _("The model's parameters are the scenario's own.")
+    if measured is None:
         return _("The model's parameters weren't measured with real daemons: nothing says how far these figures are from them.")  # fmt: skip
-    return _("The model's parameters were measured with real daemons on {date}.", date=dates[-1])
+    return _(
+        "The model's parameters were measured with real daemons until {date}; networks: {networks}, repeats on each: {repeats}. On the {tested} networks to which nothing was fitted the model is off by {mean} at most in the mean times of tiers (median {mean_median}) and by {last} in the times of last places (median {last_median}).",
+        date=measured.date.isoformat(),
+        networks=measured.networks,
+        repeats=measured.repeats,
+        tested=measured.tested,
+        mean=amounts.share(measured.mean_error_largest),
+        mean_median=amounts.share(measured.mean_error_median),
+        last=amounts.share(measured.last_error_largest),
+        last_median=amounts.share(measured.last_error_median),
+    )
+
+
+def parameter_values(parameters: Sequence[Parameter]) -> str:
+    """Each with its value; whether it is the scenario's own."""
+    return _(", ").join(
+        f"{one.name} {parameter_value(one)}"
+        + (_(" (the scenario's own)") if one.origin == "scenario" else "")
+        for one in parameters
+    )
+
+
+def parameter_value(parameter: Parameter) -> str:
+    if parameter.name == "thin":
+        return f"{parameter.value * 8e-3:.3g} kbit/s"
+    return f"{parameter.value:.3g}" + (" s" if parameter.name == "startup" else "")
 
 
 def and_more(count: int) -> str:

@@ -26,6 +26,7 @@ from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_protocol.texts import N_
 from cuntong_simulations.model.country import Ints
 from cuntong_simulations.model.outcome import Outcome
+from cuntong_simulations.scenario.files import is_utf8, shown_path
 from cuntong_simulations.scenario.scenario import Scenario
 
 from .errors import ResultsError
@@ -48,6 +49,8 @@ FILES = frozenset(
     | {f"{name}.csv" for name in ("summary", "reach", "links", "channels", "misses", "bottlenecks", "costs")}
 )  # fmt: skip
 """All that a run's folder may hold."""
+MOST_IN_PREFIX = 32
+"""Characters of a folder's name in that of the one beside it: both have to be short enough."""
 SWEEP, RUNS = "sweep.csv", "runs"
 SWEEP_FILES = frozenset({SWEEP, RUNS})
 """And a sweep's."""
@@ -59,7 +62,7 @@ def digest(scenario: Scenario) -> str:
     Comments, the order of keys, and where the files lie don't change it.
     """
     given = builtins(scenario)
-    for table in (given["places"], *given["release"]):
+    for table in (given["places"], given["calibration"], *given["release"]):
         if table and table["file"]:
             with Path(table["file"]).open("rb") as file:
                 table["file"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,8 +88,24 @@ def check_out(out: Path, files: Set[str] = FILES) -> None:
         files: What may be there from before, to be replaced.
 
     Raises:
-        ResultsError: `sim.out-taken`: there is something else.
+        ResultsError: `sim.out-taken`: there is something else; `sim.out-unwritable`, `sim.out-name`.
     """
+    if not is_utf8(out):
+        raise ResultsError(
+            "sim.out-name",
+            N_("The name of {folder} isn't UTF-8; name another folder."),
+            folder=shown_path(out),
+        )
+    out = out.resolve()
+    # A new folder is made beside it, and takes its place.
+    beside = next(one for one in out.parents if one.exists())
+    if out.is_mount() or not beside.is_dir() or not os.access(beside, os.W_OK | os.X_OK):
+        raise ResultsError(
+            "sim.out-unwritable",
+            N_("{folder} can't be made: {beside} isn't a folder that can be written to, or a disk begins there."),
+            folder=str(out),
+            beside=str(beside),
+        )  # fmt: skip
     if not out.exists():
         return
     if not out.is_dir() or any(one.name not in files for one in out.iterdir()):
@@ -189,8 +208,9 @@ def sweep_rows(
 def _whole(out: Path, files: Set[str]) -> Iterator[Path]:
     """A folder to be filled, which then takes the place of `out`, or is removed when that fails."""
     check_out(out, files)
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    made = Path(tempfile.mkdtemp(prefix=f".{out.name[:MOST_IN_PREFIX]}-", dir=out.parent))
     try:
         made.chmod(0o777 & ~_umask())
         yield made
@@ -218,7 +238,7 @@ def _put_in_place(made: Path, out: Path) -> None:
     if not out.exists():
         made.rename(out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name[:MOST_IN_PREFIX]}-", dir=out.parent))
     out.rename(old)
     try:
         made.rename(out)

@@ -19,7 +19,7 @@ from cuntong_simulations.model.country import Bundles, Country
 from .errors import ScenarioError
 from .rows import broken, cell, read_rows
 from .scenario import Release, Scenario, TierName
-from .units import Size
+from .units import Size, half_width, shown
 
 DAY_S = 86400.0
 TIERS: tuple[TierName, ...] = get_args(TierName)
@@ -150,6 +150,7 @@ def _node_of(country: Country, release: Release) -> int:
         return 0
     found = np.flatnonzero(country.code == wanted)
     if not len(found):
+        # The scenario was checked with its own seed; with another one places may be spread otherwise.
         raise ScenarioError(
             "sim.no-publisher",
             N_("The release {release} is published by {code}, which isn't a place of this scenario."),
@@ -170,18 +171,18 @@ def _from_file(release: Release, number: int) -> list[Bundle]:
                 path,
                 line,
                 N_("{file}, line {line}: each bundle has to have a name of its own, not {name}."),
-                name=repr(cells["name"]),
+                name=shown(cells["name"]),
             )
         size = cell(Size, path, line, "size", cells["size"])
         if size < 1:
             raise broken(path, line, N_("{file}, line {line}: a bundle can't be empty."))
-        priority = cells.get("priority", "")
+        priority = half_width(cells.get("priority", ""))
         if priority and (len(priority) > 1 or not priority.isdecimal() or not priority.isascii()):
             raise broken(
                 path,
                 line,
                 N_("{file}, line {line}: the priority has to be a whole number from 0 to 9, not {value}."),
-                value=priority,
+                value=shown(priority),
             )  # fmt: skip
         languages = cells.get("language", "").replace(",", " ").replace(";", " ").split()
         found[name] = Bundle(

@@ -12,7 +12,7 @@ from cuntong_daemon.policy.calendar import DAY_MINUTES, Rule, Window
 from cuntong_protocol.texts import N_
 
 from .scenario import Scenario
-from .units import UnitError
+from .units import UnitError, half_width, shown
 
 ALWAYS = "always"
 WEEK_HOURS = 168
@@ -38,9 +38,7 @@ def windows_of(scenario: Scenario, name: str, rule: Rule) -> tuple[Window, ...]:
     """The windows of a calendar by name; `always` needs no calendar, an empty name has no windows."""
     if not name:
         return ()
-    if name == ALWAYS and name not in scenario.calendars:
-        return windows([ALWAYS], rule)
-    return windows(scenario.calendars[name], rule)
+    return windows([ALWAYS] if name == ALWAYS else scenario.calendars[name], rule)
 
 
 def hours(scenario: Scenario, name: str) -> NDArray[np.float64]:
@@ -57,9 +55,10 @@ def hours(scenario: Scenario, name: str) -> NDArray[np.float64]:
 
 
 def _window(line: str, rule: Rule) -> Window:
-    if line.strip().lower() == ALWAYS:
+    plain = half_width(line).lower()
+    if plain.strip() == ALWAYS:
         return Window(frozenset(range(7)), 0, DAY_MINUTES, rule)
-    match = _WINDOW.fullmatch(line.lower())
+    match = _WINDOW.fullmatch(plain)
     days = _days(match[1]) if match else frozenset()
     if match is None or not days:
         raise _refusal(line)
@@ -88,5 +87,5 @@ def _refusal(line: str) -> UnitError:
     return UnitError(
         "sim.not-a-window",
         N_("{file}, line {line}: {value} isn't a window of a calendar, such as 'mon-fri 08:00-12:00'."),
-        value=repr(line),
+        value=shown(repr(line)),
     )  # fmt: skip

@@ -26,7 +26,7 @@ def change(given: dict[str, Any], key: str, value: str) -> Path:
         Where it stands now.
 
     Raises:
-        ScenarioError: `sim.no-such-entry`.
+        ScenarioError: `sim.no-such-entry`, `sim.whole-entry`.
     """
     *above, last = key.split(".")
     at: Any = given
@@ -41,7 +41,12 @@ def change(given: dict[str, Any], key: str, value: str) -> Path:
         if not isinstance(at, dict | list):
             raise _no_entry(key, name, [])
     if not isinstance(at, dict):
-        raise _no_entry(key, last, _names(at))
+        _entry(at, key, last)
+        raise ScenarioError(
+            "sim.whole-entry",
+            N_("{key} isn't a single value; name one of those below it."),
+            key=key,
+        )
     at[last] = _value(value)
     return (*path, last)
 

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import date
+from itertools import pairwise
 
 from cuntong_daemon.policy.calendar import Rule
-from cuntong_protocol.divisions import NATION, TIER_LABELS, DivisionError, parse_division
+from cuntong_protocol.divisions import (
+    GROUP_LENGTHS,
+    NATION,
+    TIER_LABELS,
+    DivisionError,
+    parse_division,
+)
 from cuntong_protocol.texts import N_
 from cuntong_simulations import toml
+from cuntong_simulations.model.generate import generate
 
 from .bundles import bundles_in
 from .calendars import ALWAYS, windows
 from .errors import ScenarioError
 from .origin import Origin
+from .places import THIN_MOST_BYTES_S, THIN_TIERS
 from .scenario import Release, Scenario, Tier
-from .units import UnitError
+from .units import UnitError, shown
 
 DAY_S = 86400.0
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
+MOST_STEPS = 1_000_000
+"""Eleven days of seconds, a hundred years of hours."""
 SHARE_SLACK = 1e-6
 """Three thirds written with six digits add up to 1."""
-THIN_MOST_BYTES_S = 10e9 / 8
-"""No township or village has more than 10 Gbit/s: a slip in the unit."""
+DISK_LEAST_BYTES = 100e6
+"""Nothing smaller is worth its postage: a slip in the unit."""
 
 
 def check(scenario: Scenario, origin: Origin) -> None:
@@ -34,6 +47,7 @@ def check(scenario: Scenario, origin: Origin) -> None:
     _check_tiers(scenario, origin)
     _check_releases(scenario, origin)
     _check_carriers(scenario, origin)
+    _check_publishers(scenario, origin)
 
 
 def _check_run(scenario: Scenario, origin: Origin) -> None:
@@ -44,10 +58,37 @@ def _check_run(scenario: Scenario, origin: Origin) -> None:
             "sim.step",
             N_("{file}, line {line}: {key} has to divide a day into whole seconds, such as '1 h' or '10 min'."),
         )  # fmt: skip
+    steps = int(scenario.run.days * DAY_S / step)
+    if steps > MOST_STEPS:
+        raise origin.refusal(
+            ("run", "step"),
+            "sim.too-many-steps",
+            N_(
+                "{file}, line {line}: with this {key} there are {steps} steps; {most} are the most."
+            ),
+            steps=steps,
+            most=MOST_STEPS,
+        )
+    if not FIRST_DAY <= scenario.run.start <= LAST_DAY:
+        raise origin.refusal(
+            ("run", "start"),
+            "sim.absurd",
+            N_("{file}, line {line}: {key} = {value} makes no sense: it has to lie between {least} and {most}."),
+            value=scenario.run.start.isoformat(),
+            least=FIRST_DAY.isoformat(),
+            most=LAST_DAY.isoformat(),
+        )  # fmt: skip
 
 
 def _check_calendars(scenario: Scenario, origin: Origin) -> None:
     for name, written in scenario.calendars.items():
+        if name in ("", ALWAYS):
+            raise origin.refusal(
+                ("calendars", name),
+                "sim.calendar-name",
+                N_("{file}, line {line}: a calendar can't be called {name}; that has a meaning already."),
+                name=shown(name),
+            )  # fmt: skip
         for number, line in enumerate(written):
             try:
                 windows([line], Rule())
@@ -61,8 +102,16 @@ def _check_calendars(scenario: Scenario, origin: Origin) -> None:
                 path,
                 "sim.unknown-calendar",
                 N_("{file}, line {line}: {key} names the calendar {value}, which isn't there; the nearest is {nearest}."),
-                value=name,
+                value=shown(name),
                 nearest=toml.nearest(name, [*scenario.calendars, ALWAYS]),
+            )  # fmt: skip
+        is_needed = path[-1] in ("on", "hours") or (path[-1] == "window" and name)
+        if is_needed and name != ALWAYS and not scenario.calendars.get(name):
+            raise origin.refusal(
+                path,
+                "sim.never",
+                N_("{file}, line {line}: {key} would never be: the calendar {value} has no windows."),
+                value=shown(name),
             )  # fmt: skip
 
 
@@ -92,11 +141,34 @@ def _check_tiers(scenario: Scenario, origin: Origin) -> None:
             "sim.one-nation",
             N_("{file}, line {line}: there has to be a [[tier]] with tier = 'nation' and count = 1: all places lie below it."),
         )  # fmt: skip
+    if scenario.places is None:
+        _check_counts(scenario, origin)
     for number, tier in enumerate(scenario.tiers):
         if scenario.places is None:
             _check_parents(scenario, tier, number, origin)
+        if not tier.store and ("tier", number, "store") in origin.places:
+            raise _zero(("tier", number, "store"), origin)
         _check_links(tier, number, origin)
         _check_shares(tier, number, origin)
+
+
+def _check_counts(scenario: Scenario, origin: Origin) -> None:
+    """More places than the codes of those above them have numbers for, however they are spread."""
+    depths = {TIER_LABELS.index(tier.tier): number for number, tier in enumerate(scenario.tiers)}
+    there = sorted(depth for depth in depths if scenario.tiers[depths[depth]].count)
+    for above, depth in pairwise(there):
+        parents, tier = scenario.tiers[depths[above]], scenario.tiers[depths[depth]]
+        most = 10 ** GROUP_LENGTHS[depth - 1] - 1
+        if tier.count > parents.count * most:
+            raise origin.refusal(
+                ("tier", depths[depth], "count"),
+                "sim.too-many-below",
+                N_("{file}, line {line}: {count} places are too many for the tier {tier}: division codes allow {most} right below each {parent}."),
+                count=tier.count,
+                tier=tier.tier,
+                most=most,
+                parent=parents.tier,
+            )  # fmt: skip
 
 
 def _check_parents(scenario: Scenario, tier: Tier, number: int, origin: Origin) -> None:
@@ -114,7 +186,7 @@ def _check_parents(scenario: Scenario, tier: Tier, number: int, origin: Origin) 
 
 
 def _check_links(tier: Tier, number: int, origin: Origin) -> None:
-    is_thin = tier.tier in ("township", "village")
+    is_thin = tier.tier in THIN_TIERS
     for place, link in enumerate(tier.links):
         for key, rate in (("down", link.down), ("up", link.up)):
             path = ("tier", number, "links", place, key)
@@ -143,7 +215,7 @@ def _check_shares(tier: Tier, number: int, origin: Origin) -> None:
                 ("tier", number, key),
                 "sim.shares",
                 N_("{file}, line {line}: the shares of {key} add up to {sum}; they have to add up to 100 %."),
-                sum=f"{sum(shares):.4%}",
+                sum=f"{sum(shares) * 100:.8g} %",
             )  # fmt: skip
 
 
@@ -152,6 +224,13 @@ def _check_releases(scenario: Scenario, origin: Origin) -> None:
     seen: set[str] = set()
     for number, release in enumerate(scenario.releases):
         at: toml.Path = ("release", number)
+        if "/" in release.name:
+            raise origin.refusal(
+                (*at, "name"),
+                "sim.release-name",
+                N_("{file}, line {line}: a release's name can't have a slash: {value}."),
+                value=shown(release.name),
+            )
         if release.name in seen:
             raise origin.refusal(
                 (*at, "name"),
@@ -183,6 +262,7 @@ def _check_releases(scenario: Scenario, origin: Origin) -> None:
                 if tier not in tiers:
                     raise _unknown_tier((*at, key), tier, origin)
         _check_publisher(release, number, tiers, origin)
+        _check_deadlines(release, number, origin)
         _check_sizes(scenario, release, number, origin)
 
 
@@ -204,10 +284,42 @@ def _check_publisher(release: Release, number: int, tiers: Collection[str], orig
             path,
             "sim.bad-publisher",
             N_("{file}, line {line}: {code} isn't a division code."),
-            code=release.publisher,
+            code=shown(release.publisher),
         ) from None
     if publisher != NATION and publisher.tier.label not in tiers:
         raise _unknown_tier(path, publisher.tier.label, origin)
+
+
+def _check_deadlines(release: Release, number: int, origin: Origin) -> None:
+    """Whoever lies above a place that is meant carries it too; nobody above the publisher does, and nobody below."""
+    publisher = int(parse_division(release.publisher).tier)
+    deepest = max((TIER_LABELS.index(tier) for tier in release.tiers), default=5)
+    for tier in release.deadlines:
+        if not publisher <= TIER_LABELS.index(tier) <= deepest:
+            raise origin.refusal(
+                ("release", number, "deadlines", tier),
+                "sim.deadline-for-nobody",
+                N_("{file}, line {line}: {key}: the release {release} never comes to the tier {tier}."),
+                release=release.name,
+                tier=tier,
+            )  # fmt: skip
+
+
+def _check_publishers(scenario: Scenario, origin: Origin) -> None:
+    """As a rule the nation publishes, and nothing has to be put together to know that it is there."""
+    named = [parse_division(release.publisher) for release in scenario.releases]
+    if all(publisher == NATION for publisher in named):
+        return
+    codes = frozenset(generate(scenario).code.tolist())
+    for number, publisher in enumerate(named):
+        if int(publisher) not in codes:
+            raise origin.refusal(
+                ("release", number, "publisher"),
+                "sim.no-publisher",
+                N_("{file}, line {line}: the release {release} is published by {code}, which isn't a place of this scenario."),
+                release=scenario.releases[number].name,
+                code=publisher,
+            )  # fmt: skip
 
 
 def _check_sizes(scenario: Scenario, release: Release, number: int, origin: Origin) -> None:
@@ -215,7 +327,7 @@ def _check_sizes(scenario: Scenario, release: Release, number: int, origin: Orig
     ways = [
         key
         for key, is_given in (
-            ("size", release.size > 0),
+            ("size", release.size > 0 or (*at, "size") in origin.places),
             ("sizes", bool(release.sizes)),
             ("file", bool(release.file)),
         )
@@ -229,6 +341,16 @@ def _check_sizes(scenario: Scenario, release: Release, number: int, origin: Orig
             release=release.name,
         )  # fmt: skip
     sizes = [bundle.size_bytes for bundle in bundles_in(release, number)]
+    if len(sizes) != release.bundles and (*at, "bundles") in origin.places:
+        raise origin.refusal(
+            (*at, "bundles"),
+            "sim.release-bundles",
+            N_("{file}, line {line}: the release {release} has {found} bundles by its {way}, not {bundles}; leave {key} out."),
+            release=release.name,
+            found=len(sizes),
+            way=ways[0],
+            bundles=release.bundles,
+        )  # fmt: skip
     if min(sizes) < 1:
         raise origin.refusal(
             (*at, ways[0]),
@@ -261,7 +383,8 @@ def _check_carriers(scenario: Scenario, origin: Origin) -> None:
     satellite, disks = scenario.satellite, scenario.disks
     if satellite is not None:
         if not satellite.rate:
-            raise _zero_rate(("satellite", "rate"), origin)
+            raise _zero(("satellite", "rate"), origin)
+        _check_lost(("satellite", "loss"), satellite.loss, origin)
         if satellite.fade * satellite.fades_per_hour >= 3600:
             raise origin.refusal(
                 ("satellite", "fades_per_hour"),
@@ -286,7 +409,16 @@ def _check_carriers(scenario: Scenario, origin: Origin) -> None:
     if disks is not None:
         for key, value in (("size", disks.size), ("copy_rate", disks.copy_rate), ("leave", disks.leave), ("batch", disks.batch)):  # fmt: skip
             if not value:
-                raise _zero_rate(("disks", key), origin)
+                raise _zero(("disks", key), origin)
+        if disks.size < DISK_LEAST_BYTES:
+            raise origin.refusal(
+                ("disks", "size"),
+                "sim.absurd",
+                N_("{file}, line {line}: {key} = {value} makes no sense: it has to be at least {least}."),
+                value=f"{disks.size:.15g} B",
+                least=f"{DISK_LEAST_BYTES / 1e6:g} MB",
+            )  # fmt: skip
+        _check_lost(("disks", "lost"), disks.lost, origin)
         if disks.transit_least > disks.transit_most:
             raise origin.refusal(
                 ("disks", "transit_least"),
@@ -297,9 +429,20 @@ def _check_carriers(scenario: Scenario, origin: Origin) -> None:
             if tier not in tiers:
                 raise _unknown_tier(("disks", "to", number), tier, origin)
         _check_named(("disks", "releases"), disks.releases, releases, origin)
+    if scenario.calibration.efficiency is not None and scenario.calibration.efficiency <= 0:
+        raise _zero(("calibration", "efficiency"), origin)
 
 
-def _zero_rate(path: toml.Path, origin: Origin) -> ScenarioError:
+def _check_lost(path: toml.Path, lost: float, origin: Origin) -> None:
+    if lost >= 1:
+        raise origin.refusal(
+            path,
+            "sim.all-lost",
+            N_("{file}, line {line}: with {key} = 100 % nothing ever arrives."),
+        )
+
+
+def _zero(path: toml.Path, origin: Origin) -> ScenarioError:
     return origin.refusal(path, "sim.zero", N_("{file}, line {line}: {key} can't be zero."))
 
 
@@ -310,6 +453,6 @@ def _check_named(at: toml.Path, named: list[str], known: set[str], origin: Origi
                 (*at, number),
                 "sim.unknown-release",
                 N_("{file}, line {line}: {key} names the release {value}, which isn't there; the nearest is {nearest}."),
-                value=name,
+                value=shown(name),
                 nearest=toml.nearest(name, sorted(known)),
             )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,14 +18,17 @@ from cuntong_simulations import toml
 from .changes import change
 from .checks import check
 from .errors import ScenarioError
+from .files import contents
 from .origin import Origin
 from .scenario import Scenario
-from .units import Quantity, UnitError
+from .units import Quantity, UnitError, shown
 
 MAX_FILE_BYTES = 1024 * 1024
 """Ten thousand releases; what is larger isn't a scenario."""
 MAX_EXTENDS = 16
 """Nobody follows a longer chain of files."""
+_PROSE = ("title", "sources")
+"""May have several lines."""
 Places = dict[toml.Path, tuple[str, int]]
 
 
@@ -50,26 +55,21 @@ def load(path: Path, settings: Mapping[str, str] | None = None) -> Scenario:
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Places]:
     """A file's tables over those of the file that it extends, and where everything stands."""
+    data = contents(path, MAX_FILE_BYTES)
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise ScenarioError(
-                "sim.file-too-large", N_("{file} is too large for a scenario."), file=str(path)
-            )
         # A file from Windows may begin with a byte order mark.
-        decoded = text.decode("utf-8-sig").replace("\r\n", "\n")
-        given = tomllib.loads(decoded)
-    except OSError as error:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        given = tomllib.loads(text)
+        places: Places = {place: (str(path), line) for place, line in toml.lines(text).items()}
+    except UnicodeDecodeError as error:
         raise ScenarioError(
-            "sim.file-unreadable",
-            N_("{file} can't be read: {reason}."),
+            "sim.file-not-utf8",
+            N_("{file}, line {line}: this isn't UTF-8; save the file in that encoding."),
             file=str(path),
-            reason=error.strerror or str(error),
-        ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _not_toml(path, error) from None
-    places: Places = {place: (str(path), line) for place, line in toml.lines(decoded).items()}
+            line=data.count(b"\n", 0, error.start) + 1,
+        ) from None
+    except (ValueError, RecursionError) as error:  # Also a number of 5,000 digits.
+        raise _not_toml(path, text, error) from None
     _find_files(given, path.parent)
     if "extends" not in given:
         return given, places
@@ -82,63 +82,75 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Places]:
             N_("{file}, line {line}: extends has to name one other scenario's file."),
         )
     target = path.parent / base
-    chain = (*above, path.resolve())
-    if target.resolve() in chain or len(chain) > MAX_EXTENDS:
-        raise origin.refusal(
-            ("extends",),
-            "sim.extends-circle",
-            N_("{file}, line {line}: {base} extends this file in turn."),
-            base=base,
-        )
-    if not target.is_file():
+    if not os.path.isfile(target):  # noqa: PTH113 - of a name that can't be it says no, and doesn't fail.
         raise origin.refusal(
             ("extends",),
             "sim.extends-missing",
             N_("{file}, line {line}: there is no file {base} that could be extended."),
             base=str(target),
         )
+    chain = (*above, path.resolve())
+    if target.resolve() in chain:
+        raise origin.refusal(
+            ("extends",),
+            "sim.extends-circle",
+            N_("{file}, line {line}: {base} extends this file in turn."),
+            base=base,
+        )
+    if len(chain) >= MAX_EXTENDS:
+        raise origin.refusal(
+            ("extends",),
+            "sim.extends-too-many",
+            N_("{file}, line {line}: no more than {most} files can extend each other."),
+            most=MAX_EXTENDS,
+        )
     under, under_places = _read(target, chain)
-    _merge(under, given, under_places, places, ())
-    return under, under_places
+    replaced = frozenset(_merge(under, given, ()))
+
+    def is_replaced(place: toml.Path) -> bool:
+        return any(place[:length] in replaced for length in range(1, len(place) + 1))
+
+    kept = {place: where for place, where in under_places.items() if not is_replaced(place)}
+    new = {place: where for place, where in places.items() if is_replaced(place)}
+    return under, kept | new
 
 
 def _find_files(given: dict[str, Any], folder: Path) -> None:
     """Make the names of files independent of the file that they stand in."""
     releases = given.get("release")
-    for table in (given.get("places"), *(releases if isinstance(releases, list) else ())):
+    named = (given.get("places"), given.get("calibration"))
+    for table in (*named, *(releases if isinstance(releases, list) else ())):
         if isinstance(table, dict) and isinstance(table.get("file"), str) and table["file"]:
             table["file"] = str(folder / table["file"])
 
 
-def _merge(
-    under: dict[str, Any],
-    over: dict[str, Any],
-    under_places: Places,
-    over_places: Places,
-    at: toml.Path,
-) -> None:
-    """Tables are merged key by key; everything else, lists too, is replaced."""
+def _merge(under: dict[str, Any], over: dict[str, Any], at: toml.Path) -> Iterator[toml.Path]:
+    """Tables are merged key by key; everything else, lists too, is replaced: what was, is told."""
     for key, value in over.items():
-        path = (*at, key)
         if isinstance(value, dict) and isinstance(under.get(key), dict):
-            _merge(under[key], value, under_places, over_places, path)
-            continue
-        under[key] = value
-        for places in [place for place in under_places if place[: len(path)] == path]:
-            del under_places[places]
-        under_places.update(
-            (place, where) for place, where in over_places.items() if place[: len(path)] == path
-        )
+            yield from _merge(under[key], value, (*at, key))
+        else:
+            under[key] = value
+            yield (*at, key)
 
 
-def _not_toml(path: Path, error: Exception) -> ScenarioError:
-    line = re.search(r"at line ([0-9]+)", str(error))
+def _not_toml(path: Path, text: str, error: Exception) -> ScenarioError:
+    found = re.fullmatch(
+        r"(.*) \(at (?:line ([0-9]+), column [0-9]+|end of document)\)", str(error)
+    )
+    reason = found[1] if found else str(error)
+    line = 1
+    if found:
+        line = int(found[2] or text.rstrip("\n").count("\n") + 1)
+    is_day = reason.startswith("Invalid date")
     return ScenarioError(
         "sim.file-not-toml",
-        N_("{file}, line {line}: this isn't valid TOML ({reason})."),
+        N_("{file}, line {line}: there is no such day or time.")
+        if is_day
+        else N_("{file}, line {line}: this isn't valid TOML ({reason})."),
         file=str(path),
-        line=int(line[1]) if line else 1,
-        reason=str(error),
+        line=line,
+        reason=reason,
     )
 
 
@@ -152,10 +164,30 @@ def _convert(given: dict[str, Any], origin: Origin) -> Scenario:
             N_("{file}, line {line}: {key} isn't a known key; the nearest is {nearest}."),
             nearest=near,
         )
+    for path, text in _texts(given, ()):
+        allowed = "\n\t" if path[0] in _PROSE else ""
+        if any(unicodedata.category(sign) == "Cc" and sign not in allowed for sign in text):
+            raise origin.refusal(
+                path,
+                "sim.control-character",
+                N_("{file}, line {line}: {key} has a line break or another character that can't be shown."),
+            )  # fmt: skip
     try:
         return msgspec.convert(given, Scenario, dec_hook=_quantity)
     except msgspec.ValidationError as error:
-        raise _refusal(error, origin) from None
+        raise _refusal(error, given, origin) from None
+
+
+def _texts(given: Any, at: toml.Path) -> Iterator[tuple[toml.Path, str]]:  # noqa: ANN401 - as read.
+    """All texts, keys too, and where they stand."""
+    entries = given.items() if isinstance(given, dict) else enumerate(given)
+    for key, value in entries:
+        if isinstance(key, str):
+            yield (*at, key), key
+        if isinstance(value, str):
+            yield (*at, key), value
+        elif isinstance(value, dict | list):
+            yield from _texts(value, (*at, key))
 
 
 def _quantity(kind: type, given: object) -> Quantity:
@@ -164,11 +196,12 @@ def _quantity(kind: type, given: object) -> Quantity:
     return kind.of(given)
 
 
-def _refusal(error: msgspec.ValidationError, origin: Origin) -> ScenarioError:
+def _refusal(
+    error: msgspec.ValidationError, given: dict[str, Any], origin: Origin
+) -> ScenarioError:
     """What msgspec found, in a planner's words."""
     text = str(error)
-    place = re.search(r" - at `(?:key in )?\$\.?([^`]*)`", text)
-    path = toml.parsed(place[1].replace("[...]", "")) if place else ()
+    path, is_key = _place(text, given)
     cause = error.__cause__
     if isinstance(cause, UnitError):
         return origin.refusal(path, cause.code, cause.template, **cause.params)
@@ -176,24 +209,32 @@ def _refusal(error: msgspec.ValidationError, origin: Origin) -> ScenarioError:
         return origin.refusal(
             (*path, missing[1]), "sim.missing-key", N_("{file}, line {line}: {key} is missing.")
         )
-    if word := re.search(r"Invalid enum value '([^']*)'", text):
+    if is_key:
+        return origin.refusal(
+            path,
+            "sim.unknown-key",
+            N_("{file}, line {line}: {key} isn't a known key; the nearest is {nearest}."),
+            nearest=toml.nearest(str(path[-1]), _words_at(path)),
+        )
+    if word := re.search(r"Invalid enum value '(.*)' - at ", text, re.DOTALL):
         known = _words_at(path)
         return origin.refusal(
             path,
             "sim.unknown-word",
             N_("{file}, line {line}: {key} can't be {value}; the nearest that it can be is {nearest}."),
-            value=word[1],
+            value=shown(word[1]),
             nearest=toml.nearest(word[1], known),
         )  # fmt: skip
-    if bound := re.search(r"Expected `(?:int|float|array)` (of length )?([<>]=?) ([0-9.]+)", text):
-        template = (
-            N_("{file}, line {line}: {key} has to have at least {bound} entries.")
-            if bound[1]
-            else N_("{file}, line {line}: {key} has to be at least {bound}.")
-            if ">" in bound[2]
-            else N_("{file}, line {line}: {key} may be {bound} at most.")
-        )
-        return origin.refusal(path, "sim.out-of-bounds", template, bound=bound[3])
+    if bound := re.search(
+        r"Expected `(?:int|float|array|str)` (of length )?([<>]=?) ([0-9.]+)", text
+    ):
+        template = {
+            (True, True): N_("{file}, line {line}: {key} can't be empty."),
+            (True, False): N_("{file}, line {line}: {key} may have {bound} entries at most."),
+            (False, True): N_("{file}, line {line}: {key} has to be at least {bound}."),
+            (False, False): N_("{file}, line {line}: {key} may be {bound} at most."),
+        }[bool(bound[1]), ">" in bound[2]]
+        return origin.refusal(path, "sim.out-of-bounds", template, bound=f"{float(bound[3]):.15g}")  # fmt: skip
     wanted = re.search(r"Expected `([^`]*)`", text)
     names = {
         "int": N_("{file}, line {line}: {key} has to be a whole number."),
@@ -203,9 +244,32 @@ def _refusal(error: msgspec.ValidationError, origin: Origin) -> ScenarioError:
         "date": N_("{file}, line {line}: {key} has to be a day such as 2027-03-01."),
     }
     template = names.get(
-        wanted[1] if wanted else "", N_("{file}, line {line}: {key} has to be a text, in quotation marks.")
+        wanted[1] if wanted else "date" if "RFC3339" in text else "", N_("{file}, line {line}: {key} has to be a text, in quotation marks.")
     )  # fmt: skip
     return origin.refusal(path, "sim.wrong-kind", template)
+
+
+def _place(text: str, given: dict[str, Any]) -> tuple[toml.Path, bool]:
+    """Where msgspec found something, and whether it is a key rather than a value.
+
+    In a table with free names, such as the calendars, it doesn't say below which: that is asked entry by entry.
+    """
+    found = re.search(r" - at (`key` in )?`\$\.?([^`]*)`$", text)
+    if found is None:
+        return (), False
+    before, dots, after = found[2].partition("[...]")
+    path = toml.parsed(before)
+    if not (found[1] or dots):
+        return path, False
+    table: Any = given
+    for part in path:
+        table = table[part]
+    for key, value in table.items():
+        try:
+            msgspec.convert({key: value}, _annotation(path), dec_hook=_quantity)
+        except msgspec.ValidationError:
+            return (*path, key, *toml.parsed(after)), bool(found[1])
+    return path, False  # pragma: no cover - one of them is the reason.
 
 
 def _words_at(path: toml.Path) -> list[str]:
@@ -216,6 +280,12 @@ def _words_at(path: toml.Path) -> list[str]:
             return [str(word) for word in get_args(kind)]
         return [word for inner in get_args(kind) for word in words(inner)]
 
+    return words(_annotation(path))
+
+
+def _annotation(path: toml.Path) -> Any:  # noqa: ANN401 - any annotation.
+    """Of the innermost field of a struct on the way to a value."""
+    annotation: Any = None
     kind: type[msgspec.Struct] = Scenario
     for name in (part for part in path if isinstance(part, str)):
         names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
@@ -224,6 +294,6 @@ def _words_at(path: toml.Path) -> list[str]:
         annotation = get_type_hints(kind)[names[name]]
         inner = toml.structs_in(annotation)
         if not inner:
-            return words(annotation)
+            break
         kind = inner[0]
-    return []
+    return annotation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,9 +15,13 @@ from cuntong_protocol.texts import N_
 
 from .rows import broken, cell, read_rows
 from .scenario import Scenario
-from .units import Quantity, Rate, Size
+from .units import Quantity, Rate, Size, half_width, shown
 
+THIN_TIERS = ("township", "village")
+THIN_MOST_BYTES_S = 10e9 / 8
+"""No township or village has more than 10 Gbit/s: a slip in the unit."""
 _YES = frozenset(("1", "yes", "true", "y", "是", "有"))
+_ROUNDED = re.compile(r"[0-9]+([.,][0-9]+)?[eE]\+?[0-9]+", re.ASCII)
 _NO = frozenset(("0", "no", "false", "n", "否", "无"))
 
 
@@ -64,14 +69,14 @@ def listed_places(scenario: Scenario) -> Listed | None:
         path, required=("code",), optional=("name", "down", "up", "dish", "store")
     ):
         try:
-            code = parse_division(cells["code"])
+            code = parse_division(half_width(cells["code"]))
         except DivisionError:
-            raise broken(
-                path,
-                line,
-                N_("{file}, line {line}: {code} isn't a division code."),
-                code=cells["code"] or "-",
-            ) from None
+            template = (
+                N_("{file}, line {line}: {code} has lost digits in a spreadsheet; format the column of codes as text there.")
+                if _ROUNDED.fullmatch(cells["code"])
+                else N_("{file}, line {line}: {code} isn't a division code.")
+            )  # fmt: skip
+            raise broken(path, line, template, code=shown(cells["code"])) from None
         if code.tier.label not in tiers:
             raise broken(
                 path,
@@ -97,15 +102,26 @@ def listed_places(scenario: Scenario) -> Listed | None:
                 line,
                 N_("{file}, line {line}: a link has a rate down and a rate up; without a link both are 0."),
             )  # fmt: skip
+        for key, rate in (("down", down), ("up", up)):
+            if code.tier.label in THIN_TIERS and rate > THIN_MOST_BYTES_S:
+                raise broken(
+                    path,
+                    line,
+                    N_("{file}, line {line}: {key} makes no sense: no {tier} has more than 10 Gbit/s."),
+                    key=key,
+                    tier=code.tier.label,
+                )  # fmt: skip
         dish = cells.get("dish", "").lower()
         if dish and dish not in _YES | _NO:
             raise broken(
                 path,
                 line,
                 N_("{file}, line {line}: dish has to be yes or no, not {value}."),
-                value=dish,
+                value=shown(dish),
             )
         store = quantity(Size, "store", cells.get("store", ""))
+        if store == 0:
+            raise broken(path, line, N_("{file}, line {line}: {key} can't be zero."), key="store")
         has_dish = -1 if not dish else int(dish in _YES)
         found.append((line, int(code), int(code.tier), down, up, store, has_dish))
     if not found:

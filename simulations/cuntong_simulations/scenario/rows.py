@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import importlib
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +14,39 @@ from cuntong_protocol.texts import N_
 from cuntong_simulations import toml
 
 from .errors import ScenarioError
-from .units import Quantity, UnitError
+from .files import contents
+from .units import Quantity, UnitError, shown
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """A place takes 40 to 100 bytes: several million."""
+MAX_ROWS = 2_000_000
+"""China has some 700,000 places down to the villages."""
+_PARQUET_BEGIN = b"PAR1"
 Row = tuple[int, dict[str, str]]
 """The line in the file (of Parquet the row, from 1), and the cells by column; an empty cell is "" or isn't there."""
 
 
 def read_rows(path: Path, *, required: Collection[str], optional: Collection[str]) -> Iterator[Row]:
-    """The rows of a table, empty ones left out.
+    """The rows of a table, empty ones left out. What it is, CSV or Parquet, is seen by its first bytes.
 
     Raises:
         ScenarioError: it can't be read, a column is missing or unknown, a row has too many or too few cells.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ScenarioError(
-                "sim.file-too-large", N_("{file} is too large for a scenario."), file=str(path)
+    data = contents(path, MAX_FILE_BYTES)
+    rows = (
+        _parquet(data, path, required, optional)
+        if data.startswith(_PARQUET_BEGIN)
+        else _csv(_decoded(path, data), path, required, optional)
+    )
+    for count, row in enumerate(rows):
+        if count == MAX_ROWS:
+            raise broken(
+                path,
+                row[0],
+                N_("{file}, line {line}: {most} rows are the most that are read."),
+                most=MAX_ROWS,
             )
-        if path.suffix == ".parquet":
-            yield from _parquet(path, required, optional)
-            return
-        data = path.read_bytes()
-    except OSError as error:
-        raise ScenarioError(
-            "sim.file-unreadable",
-            N_("{file} can't be read: {reason}."),
-            file=str(path),
-            reason=error.strerror or str(error),
-        ) from error
-    yield from _csv(_decoded(path, data), path, required, optional)
+        yield row
 
 
 def broken(path: Path, line: int, reason: str, /, **params: str | int) -> ScenarioError:
@@ -72,7 +75,8 @@ def cell(kind: type[Quantity], path: Path, line: int, column: str, given: str) -
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    for encoding in ("utf-8-sig", "gb18030"):
+    encodings = ("utf-8-sig",) if data.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030")
+    for encoding in encodings:
         try:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
@@ -90,8 +94,7 @@ def _csv(text: str, path: Path, required: Collection[str], optional: Collection[
             if not any(given.strip() for given in cells):
                 continue
             if not columns:
-                columns = [name.strip().lower() for name in cells]
-                _check_columns(path, line, columns, required, optional)
+                columns = _columns(path, line, cells, required, optional)
                 continue
             if len(cells) != len(columns):
                 raise broken(
@@ -102,47 +105,74 @@ def _csv(text: str, path: Path, required: Collection[str], optional: Collection[
                     wanted=len(columns),
                 )
             yield line, {name: given.strip() for name, given in zip(columns, cells, strict=True)}
-    except csv.Error as error:
+    except csv.Error:
+        # A quotation mark that isn't closed takes all that follows for one cell: the line is where its row begins.
         raise broken(
-            path, reader.line_num, N_("{file}, line {line}: {reason}."), reason=str(error)
-        ) from None
+            path,
+            before + 1,
+            N_("{file}, line {line}: the quotation marks don't match, or a cell has more than {most} characters."),
+            most=csv.field_size_limit(),
+        ) from None  # fmt: skip
     if not columns:
-        _check_columns(path, 1, columns, required, optional)
+        _columns(path, 1, [], required, optional)
 
 
-def _parquet(path: Path, required: Collection[str], optional: Collection[str]) -> Iterator[Row]:
+def _parquet(
+    data: bytes, path: Path, required: Collection[str], optional: Collection[str]
+) -> Iterator[Row]:
     # It is slow to import and has no types.
     pa: Any = importlib.import_module("pyarrow")
     parquet: Any = importlib.import_module("pyarrow.parquet")
 
+    number = 0
     try:
-        table = parquet.read_table(path)
-    except pa.ArrowException as error:
-        raise broken(path, 1, N_("{file}, line {line}: {reason}."), reason=str(error)) from None
-    columns = [name.strip().lower() for name in table.column_names]
-    _check_columns(path, 1, columns, required, optional)
-    values = [column.to_pylist() for column in table.columns]
-    for number, cells in enumerate(zip(*values, strict=True), 1):
-        yield (
-            number,
-            {
-                name: "" if given is None else str(given).strip()
-                for name, given in zip(columns, cells, strict=True)
-            },
-        )
+        file = parquet.ParquetFile(pa.BufferReader(data))
+        columns = _columns(path, 1, file.schema_arrow.names, required, optional)
+        for batch in file.iter_batches():
+            for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                yield (
+                    number,
+                    {name: _text(given) for name, given in zip(columns, cells, strict=True)},
+                )
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        raise broken(
+            path,
+            number + 1,
+            N_("{file}, line {line}: from here on this isn't a Parquet file that can be read."),
+        ) from None
 
 
-def _check_columns(
-    path: Path, line: int, columns: list[str], required: Collection[str], optional: Collection[str]
-) -> None:
+def _text(given: object) -> str:
+    """A cell of Parquet as CSV has it; tables with gaps keep whole numbers as floats, and gaps as NaN."""
+    if given is None or given != given:
+        return ""
+    if isinstance(given, float) and given.is_integer():
+        return str(int(given))
+    return str(given).strip()
+
+
+def _columns(
+    path: Path,
+    line: int,
+    names: Sequence[str],
+    required: Collection[str],
+    optional: Collection[str],
+) -> list[str]:
+    """The names of the columns, checked."""
+    columns = [name.strip().lower() for name in names]
     known = [*required, *optional]
+    if len(columns) == 1 and any(sign in columns[0] for sign in ";\t，"):
+        raise broken(path, line, N_("{file}, line {line}: columns have to be separated by commas."))
     for name in columns:
+        if not name:
+            raise broken(path, line, N_("{file}, line {line}: a column has no name."))
         if name not in known:
             raise broken(
                 path,
                 line,
                 N_("{file}, line {line}: {key} isn't a known column; the nearest is {nearest}."),
-                key=name,
+                key=shown(name),
                 nearest=toml.nearest(name, known),
             )
         if columns.count(name) > 1:
@@ -150,3 +180,4 @@ def _check_columns(
     for name in required:
         if name not in columns:
             raise broken(path, line, N_("{file}, line {line}: the column {key} is missing."), key=name)  # fmt: skip
+    return columns

@@ -12,6 +12,9 @@ from .units import Days, Money, Rate, Share, Size, Span
 TierName = Literal["nation", "province", "city", "county", "township", "village"]
 Policy = Literal["star", "tree", "swarm", "satellite-first"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+MOST_KINDS = 100
+"""Of links or of subscriptions in a tier; real rates, one for each place, come from a file of places."""
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +76,12 @@ class Tier(_Table, frozen=True, kw_only=True):
         public_share: What of the link the public takes while it does.
         pause: When nothing may be transferred: a calendar's name.
         window: When transfers are allowed: a calendar's name; empty: always.
-        store: Room for bundles.
+        store: Room for bundles; if it isn't given, there is no limit.
     """
 
     tier: TierName
     count: Count
-    links: Annotated[list[Link], msgspec.Meta(min_length=1)]
+    links: Annotated[list[Link], msgspec.Meta(min_length=1, max_length=MOST_KINDS)]
     spread: Share = Share(0.0)
     without_link: Share = Share(0.0)
     dish: Share = Share(0.0)
@@ -89,7 +92,7 @@ class Tier(_Table, frozen=True, kw_only=True):
     pause: str = ""
     window: str = ""
     store: Size = Size(0.0)
-    subscriptions: list[Subscription] = []
+    subscriptions: Annotated[list[Subscription], msgspec.Meta(max_length=MOST_KINDS)] = []
 
 
 class Places(_Table, frozen=True, kw_only=True):
@@ -100,7 +103,7 @@ class Places(_Table, frozen=True, kw_only=True):
             there is drawn as the tier says. A tier of which the file has places isn't generated, nor is one above it.
     """
 
-    file: str
+    file: Name
 
 
 class Vpn(_Table, frozen=True, kw_only=True):
@@ -153,7 +156,9 @@ class Disks(_Table, frozen=True, kw_only=True):
     transit_most: Span = Span(7 * 86400.0)
     lost: Share = Share(0.0)
     notice: Span = Span(14 * 86400.0)
-    to: list[TierName] = msgspec.field(default_factory=lambda: ["county"])
+    to: Annotated[list[TierName], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["county"]
+    )
     releases: list[str] = []
 
 
@@ -170,7 +175,7 @@ class Release(_Table, frozen=True, kw_only=True):
         file: CSV or Parquet beside the scenario with a line for each bundle: `name,size,category,language,priority`.
     """
 
-    name: str
+    name: Name
     day: Annotated[int, msgspec.Meta(ge=0, le=3660)] = 0
     bundles: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     size: Size = Size(0.0)
@@ -196,8 +201,8 @@ class Costs(_Table, frozen=True, kw_only=True):
         extra_mbit_month: One more Mbit/s of a county's link.
     """
 
-    currency: str
-    source: str
+    currency: Name
+    source: Name
     satellite_per_mbit_month: Money | None = None
     link_per_gb: Money | None = None
     disk: Money | None = None
@@ -207,10 +212,15 @@ class Costs(_Table, frozen=True, kw_only=True):
 
 
 class Calibration(_Table, frozen=True, kw_only=True):
-    """`[calibration]`: the model's parameters (MODEL.md 9); what isn't given comes from the measured ones."""
+    """`[calibration]`: the model's parameters (MODEL.md 9); what isn't given comes from the measured ones.
 
+    Attributes:
+        file: That `cuntong sim calibrate` wrote, beside the scenario; empty: the one that comes with the program.
+    """
+
+    file: str = ""
     efficiency: Share | None = None
-    efficiency_thin: Share | None = None
+    thin: Rate | None = None
     startup: Span | None = None
     eta: Share | None = None
     phi: Share | None = None
@@ -224,7 +234,7 @@ class Scenario(_Table, frozen=True, kw_only=True):
         calendars: Windows such as `"mon-fri 08:00-12:00"`, by name.
     """
 
-    name: str
+    name: Name
     run: Run
     tiers: Annotated[list[Tier], msgspec.Meta(min_length=1)] = msgspec.field(name="tier")
     releases: Annotated[list[Release], msgspec.Meta(min_length=1)] = msgspec.field(name="release")

@@ -18,6 +18,24 @@ _SECONDS = {
     "week": 604800.0, "weeks": 604800.0,
 }  # fmt: skip
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15}
+_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+MOST_SHOWN = 60
+"""Characters of a value in an error."""
+
+
+def half_width(text: str) -> str:
+    """ASCII as a Chinese keyboard writes it in full width, "５１２ ｋｂｉｔ／ｓ", as plain ASCII; all else as it is."""
+    return text.translate(_HALF_WIDTH)
+
+
+def shown(given: object) -> str:
+    """A value for an error: as TOML writes it where Python doesn't, and not too long."""
+    if isinstance(given, bool):
+        return str(given).lower()
+    if given == "":
+        return '""'
+    text = str(given)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 
 
 class UnitError(ValueError):
@@ -41,11 +59,14 @@ class Quantity(float):
 
     Attributes:
         units: What one of each unit is; "" is a number without one.
-        most: Above it a slip of the pen is certain.
-        most_text: The same for people.
+        least: What is less, and yet not 0, is a slip of the pen.
+        most: Above it one is certain too.
+        least_text, most_text: The same for people.
     """
 
     units: ClassVar[dict[str, float]]
+    least: ClassVar[float] = 0.0
+    least_text: ClassVar[str] = "0"
     most: ClassVar[float]
     most_text: ClassVar[str]
     refusal: ClassVar[tuple[str, str]]
@@ -60,13 +81,20 @@ class Quantity(float):
         found = cls._number(given)
         if found is None:
             code, template = cls.refusal
-            raise UnitError(code, template, value=str(given))
+            raise UnitError(code, template, value=shown(given))
         if not 0 <= found <= cls.most:  # Also of NaN.
             raise UnitError(
                 "sim.absurd",
                 N_("{file}, line {line}: {key} = {value} makes no sense: it has to lie between 0 and {most}."),
-                value=str(given),
+                value=shown(given),
                 most=cls.most_text,
+            )  # fmt: skip
+        if 0 < found < cls.least:
+            raise UnitError(
+                "sim.absurd",
+                N_("{file}, line {line}: {key} = {value} makes no sense: it has to be at least {least}."),
+                value=shown(given),
+                least=cls.least_text,
             )  # fmt: skip
         return cls(found)
 
@@ -74,7 +102,7 @@ class Quantity(float):
     def _number(cls, given: object) -> float | None:
         if isinstance(given, bool) or not isinstance(given, str | int | float):
             return None
-        written = _WRITTEN.fullmatch(given) if isinstance(given, str) else None
+        written = _WRITTEN.fullmatch(half_width(given)) if isinstance(given, str) else None
         number, unit = (written[1], written[2] or "") if written else (given, "")
         if unit not in cls.units:
             return None
@@ -92,6 +120,8 @@ class Rate(Quantity):
         for prefix, factor in (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
         for name, size in (("bit/s", 0.125), ("B/s", 1.0))
     }
+    least = 1e3 / 8
+    least_text = "1 kbit/s"
     most = 1e12 / 8
     most_text = "1 Tbit/s"
     refusal = (

@@ -22,6 +22,7 @@ PLUGINS: tuple[tuple[str, str], ...] = (
     ("sweep", "cuntong_simulations.commands"),
     ("plan", "cuntong_simulations.commands"),
     ("validate", "cuntong_simulations.commands"),
+    ("calibrate", "cuntong_simulations.commands"),
     ("report", "cuntong_simulations.commands"),
     ("lab", "cuntong_simulations.lab.commands"),
 )
