@@ -282,48 +282,57 @@ def _can_get(have: float, there: float, down_bytes: float, startup: float, dt: f
 
 
 @compiled
-def _want(g: Given, x: Settings, s: State, node: int, source: int, own: int, down: float, source_up: float, most: float) -> float:  # fmt: skip
-    """What a node can get from a source, up to somewhat more than `most`; `own`: only what this one publishes, -1: all."""
-    kind = g.node_class[node]
-    startup = x.startup if source_up > 0.0 else 0.0
+def _want(have: Floats, pending: Bytes, publisher: Ints, to_sky: Bytes, order: Ints, count: int, node: int, row: int, source: int, own: int, startup: float, down_bytes: float, most: float, dt: float) -> float:  # fmt: skip
+    """What a node can get from a source, up to somewhat more than `most`.
+
+    Arrays one by one, here and in `_take`: a tuple of them costs more to pass on than what is done with it.
+
+    Args:
+        have, pending, publisher, to_sky: As in `State` and `Given`.
+        order: The queue of the node's class; `count` is its length.
+        row: Of the node's dish if it leaves anything to the sky, else -1.
+        own: Only what this place publishes; -1: all.
+        startup, down_bytes, dt: As in `_can_get`.
+    """
     total = 0.0
-    for place in range(g.wanted_count[kind]):
-        b = g.order[kind, place]
-        if s.pending[b, node] != FETCHED or (own >= 0 and g.publisher[b] != own):
+    for place in range(count):
+        b = order[place]
+        if pending[b, node] != FETCHED or (own >= 0 and publisher[b] != own):
             continue
-        if x.leaves_to_sky and _is_left_to_sky(g, s, node, b):
+        if row >= 0 and to_sky[row, b] != 0:
             continue
-        can = _can_get(s.have[b, node], s.have[b, source], down * x.dt, startup, x.dt)
-        if can > 0.0:
-            total += can
-            if total >= most:
-                break
+        total += _can_get(have[b, node], have[b, source], down_bytes, startup, dt)
+        if total >= most:
+            break
     return total
 
 
 @compiled
-def _take(g: Given, x: Settings, s: State, step: int, node: int, source: int, own: int, down: float, source_up: float, given: float, before: float) -> None:  # fmt: skip
-    """Spread over bundles what a node was given."""
-    kind = g.node_class[node]
-    startup = x.startup if source_up > 0.0 else 0.0
-    left = given
-    for place in range(g.wanted_count[kind]):
-        b = g.order[kind, place]
-        if s.pending[b, node] != FETCHED or (own >= 0 and g.publisher[b] != own):
+def _take(have: Floats, pending: Bytes, left: Ints, used: Floats, done_h: NDArray[np.float32], publisher: Ints, to_sky: Bytes, size: Floats, order: Ints, count: int, node: int, row: int, source: int, own: int, startup: float, down_bytes: float, given: float, before: float, step: int, dt: float) -> None:  # fmt: skip
+    """Spread over bundles what a node was given, after `before` in the same step."""
+    rest = given
+    for place in range(count):
+        b = order[place]
+        if pending[b, node] != FETCHED or (own >= 0 and publisher[b] != own):
             continue
-        if x.leaves_to_sky and _is_left_to_sky(g, s, node, b):
+        if row >= 0 and to_sky[row, b] != 0:
             continue
-        there = s.have[b, source]
-        can = _can_get(s.have[b, node], there, down * x.dt, startup, x.dt)
-        got = min(can, left)
+        has, there = have[b, node], have[b, source]
+        got = min(_can_get(has, there, down_bytes, startup, dt), rest)
         if got > 0.0:
-            left -= got
-            if _obtain(g, s, node, b, got):
-                part = (before + given - left) / (down * x.dt)
-                _finish(s, node, b, (step + min(part, 1.0)) * x.dt / 3600.0)
-        elif s.have[b, node] <= 0.0 and there > 0.0 and startup > 0.0:
-            s.have[b, node] = -min(startup, x.dt - s.have[b, node])
-        if left <= 0.0 and x.startup == 0.0:
+            rest -= got
+            if has <= 0.0:
+                used[node] += size[b]
+            have[b, node] = max(has, 0.0) + got
+            if have[b, node] >= size[b] * ALMOST:
+                part = (before + given - rest) / down_bytes
+                have[b, node] = size[b]
+                done_h[node, b] = (step + min(part, 1.0)) * dt / 3600.0
+                pending[b, node] = 0
+                left[node] -= 1
+        elif has <= 0.0 and there > 0.0 and startup > 0.0:
+            have[b, node] = -min(startup, dt - has)
+        if rest <= 0.0 and startup == 0.0:
             break
 
 
@@ -369,14 +378,8 @@ def _serve(g: Given, x: Settings, s: State, step: int, hour: int, source: int, s
     # Arrays by names of their own: what is read out of a tuple within a loop is counted each time.
     node_class, weight, pair, down_of, hub = g.node_class, g.weight, g.pair, g.down, g.hub
     order, wanted_count, is_tight, size = g.order, g.wanted_count, g.is_tight, g.size
-    have, pending, left, is_off, used, done_h = (
-        s.have,
-        s.pending,
-        s.left,
-        s.is_off,
-        s.used,
-        s.done_h,
-    )
+    have, pending, left, is_off, used = s.have, s.pending, s.left, s.is_off, s.used
+    done_h, to_sky, publisher, dish_row = s.done_h, s.to_sky, g.publisher, g.dish_row
     begin, count = g.first[source], g.children[source]
     dt, hours = x.dt, x.dt / 3600.0
     up = 0.0 if is_off[source] else g.up[node_class[source], hour]
@@ -394,14 +397,8 @@ def _serve(g: Given, x: Settings, s: State, step: int, hour: int, source: int, s
         most = down_of[kind, hour] * dt
         if most == 0.0:
             continue
-        total = 0.0
-        for place in range(wanted_count[kind]):
-            b = order[kind, place]
-            if pending[b, node] != FETCHED or (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
-                continue
-            total += _can_get(have[b, node], have[b, source], most, startup, dt)
-            if total >= most:
-                break
+        row = dish_row[node] if x.leaves_to_sky else -1
+        total = _want(have, pending, publisher, to_sky, order[kind], wanted_count[kind], node, row, source, -1, startup, most, most, dt)  # fmt: skip
         if total > 0.0:
             wanted[number] = total
             given[number] = min(total, most)
@@ -431,33 +428,16 @@ def _serve(g: Given, x: Settings, s: State, step: int, hour: int, source: int, s
         sums[pair[node], DOWN] += weight[node] * gets
         if hub[node] == node:
             s.intake[node] = gets
-        rest = gets
-        for place in range(wanted_count[kind]):
-            b = order[kind, place]
-            if pending[b, node] != FETCHED or (x.leaves_to_sky and _is_left_to_sky(g, s, node, b)):
-                continue
-            has, there = have[b, node], have[b, source]
-            got = min(_can_get(has, there, most, startup, dt), rest)
-            if got > 0.0:
-                rest -= got
-                if has <= 0.0:
-                    used[node] += size[b]
-                have[b, node] = max(has, 0.0) + got
-                if have[b, node] >= size[b] * ALMOST:
-                    have[b, node] = size[b]
-                    done_h[node, b] = (step + min((gets - rest) / most, 1.0)) * hours
-                    pending[b, node] = 0
-                    left[node] -= 1
-            elif has <= 0.0 and there > 0.0 and startup > 0.0:
-                have[b, node] = -min(startup, dt - has)
-            if rest <= 0.0 and startup == 0.0:
-                break
+        row = dish_row[node] if x.leaves_to_sky else -1
+        _take(have, pending, left, used, done_h, publisher, to_sky, size, order[kind], wanted_count[kind], node, row, source, -1, startup, most, gets, 0.0, step, dt)  # fmt: skip
 
 
 @compiled
 def _serve_hub(g: Given, x: Settings, s: State, step: int, hour: int, hub: int, scratch: Floats, sums: Floats) -> None:  # fmt: skip
     """All below a hub, depth by depth; `up_used` of what is above each is up to date."""
     wanted, given, counts = scratch[0], scratch[1], scratch[2]
+    order, wanted_count, publisher, dish_row, size = g.order, g.wanted_count, g.publisher, g.dish_row, g.size  # fmt: skip
+    have, pending, left, used, done_h, to_sky = s.have, s.pending, s.left, s.used, s.done_h, s.to_sky  # fmt: skip
     kind = g.node_class[hub]
     hub_up = 0.0 if s.is_off[hub] else max(0.0, g.up[kind, hour] * x.dt - s.up_used[hub])
     hub_down = 0.0 if s.is_off[hub] else max(0.0, g.down[kind, hour] * x.dt - s.intake[hub])
@@ -483,7 +463,9 @@ def _serve_hub(g: Given, x: Settings, s: State, step: int, hour: int, hub: int, 
                 down = g.down[g.node_class[node], hour]
                 if s.left[node] == 0 or s.is_off[node] or down == 0.0:
                     continue
-                wanted[number] = _want(g, x, s, node, source, -1, down, up, down * x.dt)
+                startup = x.startup if up > 0.0 else 0.0
+                row, k = dish_row[node] if x.leaves_to_sky else -1, g.node_class[node]
+                wanted[number] = _want(have, pending, publisher, to_sky, order[k], wanted_count[k], node, row, source, -1, startup, down * x.dt, down * x.dt, x.dt)  # fmt: skip
                 given[number] = min(wanted[number], down * x.dt)
             if source != hub and g.children[source] > 0:
                 cut(given, counts, place, place + g.children[source], up * x.dt)
@@ -509,7 +491,9 @@ def _serve_hub(g: Given, x: Settings, s: State, step: int, hour: int, hub: int, 
                     continue
                 why = _cause(g, x, s, node)
                 _hold(g, x, sums, node, why, wanted[number], given[number], down * x.dt)
-                _take(g, x, s, step, node, source, -1, down, up, given[number], 0.0)
+                startup = x.startup if up > 0.0 else 0.0
+                row, k = dish_row[node] if x.leaves_to_sky else -1, g.node_class[node]
+                _take(have, pending, left, used, done_h, publisher, to_sky, size, order[k], wanted_count[k], node, row, source, -1, startup, down * x.dt, given[number], 0.0, step, x.dt)  # fmt: skip
                 bytes_ = g.weight[node] * given[number]
                 sums[g.pair[node], LINK] += bytes_
                 sums[g.pair[node], DOWN] += bytes_
@@ -733,35 +717,43 @@ def _transfer(g: Given, x: Settings, s: State, step: int, hour: int, begin: int,
 def _star(g: Given, x: Settings, s: State, step: int, hour: int, scratch: Floats, sums: Floats) -> None:  # fmt: skip
     """Everybody fetches from the publishers themselves, one publisher after the other."""
     nodes = len(g.parent)
+    order, wanted_count, publisher_of, dish_row, size = g.order, g.wanted_count, g.publisher, g.dish_row, g.size  # fmt: skip
+    have, pending, left, used, done_h, to_sky = s.have, s.pending, s.left, s.used, s.done_h, s.to_sky  # fmt: skip
+    node_class, weight, pair, down_of, up_of, is_off, hub_of = g.node_class, g.weight, g.pair, g.down, g.up, s.is_off, g.hub  # fmt: skip
+    star_order, is_tight = g.star_order, g.is_tight
     wanted, got, given, counts = scratch[0], scratch[1], scratch[2], scratch[3]
     up_left, why, through = scratch[4], scratch[5], scratch[6]
     for node in range(nodes):
-        kind = g.node_class[node]
+        kind = node_class[node]
         wanted[node] = got[node] = 0.0
-        up_left[node] = 0.0 if s.is_off[node] else g.up[kind, hour] * x.dt
-        through[node] = 0.0 if s.is_off[node] else g.down[kind, hour] * x.dt
+        up_left[node] = 0.0 if is_off[node] else up_of[kind, hour] * x.dt
+        through[node] = 0.0 if is_off[node] else down_of[kind, hour] * x.dt
         why[node] = -1
-        if s.left[node] > 0:
+        if left[node] > 0 and (x.leaves_to_sky or is_tight[kind]):
             why[node] = _cause(g, x, s, node)
-        if g.hub[node] == node and s.left[node] > 0 and through[node] > 0.0:
+        if hub_of[node] == node and left[node] > 0 and through[node] > 0.0:
             own = 0.0
             for publisher in g.publishers:
-                up_of = 0.0 if s.is_off[publisher] else g.up[g.node_class[publisher], hour]
-                own += _want(g, x, s, node, publisher, publisher, g.down[kind, hour], up_of, through[node])  # fmt: skip
+                row = dish_row[node] if x.leaves_to_sky else -1
+                is_closed = is_off[publisher] or up_of[node_class[publisher], hour] == 0.0
+                startup = 0.0 if is_closed else x.startup
+                own += _want(have, pending, publisher_of, to_sky, order[kind], wanted_count[kind], node, row, publisher, publisher, startup, down_of[kind, hour] * x.dt, through[node], x.dt)  # fmt: skip
             through[node] -= min(own, through[node])
     for publisher in g.publishers:
-        publisher_up = 0.0 if s.is_off[publisher] else g.up[g.node_class[publisher], hour]
+        publisher_up = 0.0 if is_off[publisher] else up_of[node_class[publisher], hour]
+        startup = x.startup if publisher_up > 0.0 else 0.0
         for place in range(nodes):
-            node = g.star_order[place]
+            node = star_order[place]
             given[place] = 0.0
             counts[place] = 0.0
-            if s.left[node] == 0 or s.is_off[node] or node == publisher:
+            if left[node] == 0 or is_off[node] or node == publisher:
                 continue
-            down = g.down[g.node_class[node], hour]
+            down = down_of[node_class[node], hour]
             if down == 0.0:
                 continue
             most = down * x.dt
-            can = _want(g, x, s, node, publisher, publisher, down, publisher_up, np.inf)
+            row, kind = dish_row[node] if x.leaves_to_sky else -1, node_class[node]
+            can = _want(have, pending, publisher_of, to_sky, order[kind], wanted_count[kind], node, row, publisher, publisher, startup, most, np.inf, x.dt)  # fmt: skip
             wanted[node] += can
             given[place] = min(can, max(0.0, most - got[node]))
         for number in range(len(g.star_hub)):
@@ -770,42 +762,44 @@ def _star(g: Given, x: Settings, s: State, step: int, hour: int, scratch: Floats
                 continue
             begin, end = g.star_begin[number], g.star_begin[number + 1]
             for place in range(begin, end):
-                counts[place] = g.weight[g.star_order[place]] / g.weight[hub]
+                counts[place] = weight[star_order[place]] / weight[hub]
             cut(given, counts, begin, end, min(through[hub], up_left[hub]))
         for place in range(nodes):
-            counts[place] = g.weight[g.star_order[place]] / g.weight[publisher]
+            counts[place] = weight[star_order[place]] / weight[publisher]
         sent = cut(given, counts, 0, nodes, up_left[publisher])
         up_left[publisher] -= sent
-        sums[g.pair[publisher], UP] += g.weight[publisher] * sent
+        sums[pair[publisher], UP] += weight[publisher] * sent
         for number in range(len(g.star_hub)):
             hub = g.star_hub[number]
             if hub == publisher:
                 continue
             passed = 0.0
             for place in range(g.star_begin[number], g.star_begin[number + 1]):
-                passed += given[place] * g.weight[g.star_order[place]] / g.weight[hub]
+                passed += given[place] * weight[star_order[place]] / weight[hub]
             through[hub] -= passed
             up_left[hub] -= passed
-            sums[g.pair[hub], UP] += g.weight[hub] * passed
-            sums[g.pair[hub], DOWN] += g.weight[hub] * passed
+            sums[pair[hub], UP] += weight[hub] * passed
+            sums[pair[hub], DOWN] += weight[hub] * passed
         for place in range(nodes):
-            node = g.star_order[place]
-            down = g.down[g.node_class[node], hour]
-            if s.left[node] == 0 or s.is_off[node] or down == 0.0 or node == publisher:
+            node = star_order[place]
+            down = down_of[node_class[node], hour]
+            if left[node] == 0 or is_off[node] or down == 0.0 or node == publisher:
                 continue
             if given[place] > 0.0 or x.startup > 0.0:
-                _take(g, x, s, step, node, publisher, publisher, down, publisher_up, given[place], got[node])  # fmt: skip
+                row, kind = dish_row[node] if x.leaves_to_sky else -1, node_class[node]
+                _take(have, pending, left, used, done_h, publisher_of, to_sky, size, order[kind], wanted_count[kind], node, row, publisher, publisher, startup, down * x.dt, given[place], got[node], step, x.dt)  # fmt: skip
                 got[node] += given[place]
-                sums[g.pair[node], LINK] += g.weight[node] * given[place]
-                sums[g.pair[node], DOWN] += g.weight[node] * given[place]
+                sums[pair[node], LINK] += weight[node] * given[place]
+                sums[pair[node], DOWN] += weight[node] * given[place]
     for node in range(nodes):
-        if s.left[node] == 0 and got[node] == 0.0:
+        if left[node] == 0 and got[node] == 0.0:
             continue
-        down = g.down[g.node_class[node], hour]
-        if s.is_off[node] or down == 0.0:
-            _hold(g, x, sums, node, OFF, 0.0, 0.0, 0.0)
+        down = down_of[node_class[node], hour]
+        if is_off[node] or down == 0.0:
+            held = OFF
         else:
-            _hold(g, x, sums, node, int(why[node]), wanted[node], got[node], down * x.dt)
+            held = _held_by(int(why[node]), wanted[node], got[node], down * x.dt)
+        sums[pair[node], HELD + held] += weight[node] * x.dt / 3600.0
 
 
 @numba.njit(cache=True, parallel=True)
