@@ -248,7 +248,8 @@ def test_disk_is_served_in_place_and_its_bundles_are_wanted_again_when_it_goes(
 
     (tmp_path / "disk").rename(tmp_path / "drawer")
     world.until("it is missed", lambda: not world.has(world.county, bundle))
-    assert not world.store(world.county, bundle).is_symlink()
+    store = world.store(world.county, bundle)
+    world.until("its place in the store is free", lambda: not store.is_symlink())
     world.net.start(world.province)
     world.until_complete(bundle, world.county)
     assert_same_folder(folder, world.library(world.county, bundle))

@@ -99,7 +99,7 @@ def check_out(out: Path, files: Set[str] = FILES) -> None:
     out = out.resolve()
     # A new folder is made beside it, and takes its place.
     beside = next(one for one in out.parents if one.exists())
-    if out.is_mount() or not beside.is_dir() or not os.access(beside, os.W_OK | os.X_OK):
+    if out.is_mount() or not _can_make_folder(beside):
         raise ResultsError(
             "sim.out-unwritable",
             N_("{folder} can't be made: {beside} isn't a folder that can be written to, or a disk begins there."),
@@ -202,6 +202,14 @@ def sweep_rows(
         for number, (settings, findings) in enumerate(runs, 1)
     ]
     return heads, rows
+
+
+def _can_make_folder(beside: Path) -> bool:
+    try:
+        Path(tempfile.mkdtemp(prefix=".cuntong-", dir=beside)).rmdir()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tomllib
@@ -55,10 +56,10 @@ def load(path: Path, settings: Mapping[str, str] | None = None) -> Scenario:
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Places]:
     """A file's tables over those of the file that it extends, and where everything stands."""
-    data = contents(path, MAX_FILE_BYTES)
+    # A file from Windows may begin with a byte order mark.
+    data = contents(path, MAX_FILE_BYTES).removeprefix(codecs.BOM_UTF8)
     try:
-        # A file from Windows may begin with a byte order mark.
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        text = data.decode().replace("\r\n", "\n")
         given = tomllib.loads(text)
         places: Places = {place: (str(path), line) for place, line in toml.lines(text).items()}
     except UnicodeDecodeError as error:
@@ -216,7 +217,7 @@ def _refusal(
             N_("{file}, line {line}: {key} isn't a known key; the nearest is {nearest}."),
             nearest=toml.nearest(str(path[-1]), _words_at(path)),
         )
-    if word := re.search(r"Invalid enum value '(.*)' - at ", text, re.DOTALL):
+    if word := re.search(r"Invalid enum value ['\"](.*)['\"] - at ", text, re.DOTALL):
         known = _words_at(path)
         return origin.refusal(
             path,

@@ -75,8 +75,9 @@ def cell(kind: type[Quantity], path: Path, line: int, column: str, given: str) -
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    encodings = ("utf-8-sig",) if data.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030")
-    for encoding in encodings:
+    has_mark = data.startswith(codecs.BOM_UTF8)
+    data = data.removeprefix(codecs.BOM_UTF8)
+    for encoding in ("utf-8",) if has_mark else ("utf-8", "gb18030"):
         try:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
