@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lock translations bench bench-lab clean
+.PHONY: help demo test check lock translations bench bench-lab bench-sim clean
 help:
 	@echo "make demo   five daemons on this machine: publish a folder, watch it reach two villages"
 	@echo "make test   every test, with coverage"
 	@echo "make check  ruff, mypy, import-linter, translations"
 	@echo "make bench  benchmarks: ratios measured side by side"
 	@echo "make bench-lab  other programs on the same emulated links: one table of ratios"
+	@echo "make bench-sim  the planners' simulation beside SimGrid; the national scenario's time and memory"
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Cuntong needs Python 3.11, 3.12 or 3.13; none was found. Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
@@ -50,6 +51,10 @@ bench: $(STAMP)
 # Needs root or user namespaces, and takes about five minutes a contender.
 bench-lab: $(STAMP)
 	$(BIN)/cuntong sim lab compare config/lab/R1.toml --scenario config/lab/scenarios/mixed.toml $(if $(OUT),--out "$(OUT)")
+
+# SimGrid is Debian's python3-simgrid, for the system's own Python; without it only our rows are printed.
+bench-sim: $(STAMP)
+	$(BIN)/python -m tests.benchmarks simulation
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
