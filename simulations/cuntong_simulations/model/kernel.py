@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cuntong_daemon.policy.repair import ASSUMED_LINK_BYTES_S, USABLE_PART
 from cuntong_daemon.policy.uplink import GAIN
 
+from .connections import joined, rest, spread
 from .max_min import compiled, cut
 
 PARTS = 64
@@ -23,6 +24,8 @@ ALMOST = 1 - 1e-9
 LINK, SIBLINGS, SATELLITE, DISK, DOWN, UP, HELD = 0, 1, 2, 3, 4, 5, 6
 OWN_LINK, UPLINK, CONTENT, OFF, SKY, STORE = 0, 1, 2, 3, 4, 5
 COLUMNS = 12
+STAR_ROWS, GROUP_ROWS = 7, 19
+"""Of scratch."""
 FETCHED, NO_ROOM = 1, 2
 
 Ints = NDArray[np.int32]
@@ -276,7 +279,7 @@ def _can_get(have: float, there: float, down_bytes: float, startup: float, dt: f
     """
     if have > 0.0:
         return max(0.0, there - have)
-    if there <= 0.0 or startup <= 0.0:
+    if there <= 0.0 or have <= -startup:
         return max(0.0, there)
     return min(there, down_bytes * max(0.0, 1.0 - (startup + have) / dt))
 
@@ -513,10 +516,11 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
     begin, end = first[source], first[source] + children[source]
     row = g.fresh_row[source]
     most, down_left, up_share, up_left = scratch[0], scratch[1], scratch[2], scratch[3]
-    given, counts, put_in = scratch[4], scratch[5], scratch[6]
+    given, counts, offers = scratch[4], scratch[5], scratch[6]
     got_all, from_above, wanted_all, why = scratch[7], scratch[8], scratch[9], scratch[10]
+    near, beside, first_above, gives = scratch[11], scratch[12], scratch[13], scratch[14]
     # All from here on is about children that are on, by their number among these.
-    count, receivers = 0, 0.0
+    count, present, receivers = 0, 0.0, 0.0
     for node in range(begin, end):
         if is_off[node]:
             if left[node] > 0:
@@ -524,15 +528,17 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
             continue
         who[count] = node
         counts[count] = weight[node] / weight[source]
+        present += counts[count]
         if left[node] > 0:
             receivers += counts[count]
         count += 1
+    reach = joined(present)
     is_open = False
     for number in range(count):
         node = who[number]
         kind = node_class[node]
         most[number] = down_left[number] = down_of[kind, hour] * dt
-        up_left[number] = 0.0
+        up_left[number] = near[number] = beside[number] = 0.0
         got_all[number] = from_above[number] = wanted_all[number] = 0.0
         why[number] = -1.0
         others = receivers
@@ -547,7 +553,9 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
             for child in range(first[node], first[node] + children[node]):
                 if left[child] > 0 and not is_off[child]:
                     below += weight[child] / weight[node]
-            up_left[number] = up_of[kind, hour] * dt * others / (others + below)
+            near[number] = reach * others
+            beside[number] = below + max(0.0, 1.0 - near[number])
+            up_left[number] = up_of[kind, hour] * dt * near[number] / (near[number] + beside[number])  # fmt: skip
         up_share[number] = up_left[number]
     root_up = 0.0 if is_off[source] else up_of[node_class[source], hour]
     room = max(0.0, root_up * dt - s.up_used[source])
@@ -572,12 +580,13 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
         grown = max(before, min(above, before + x.phi * room))
         there = min(grown, above)
         fresh[row, b] = before
-        demand, pool = 0.0, room
+        demand, takers = 0.0, 0.0
         if is_open:
+            is_whole = above >= size[b] * ALMOST
             for number in range(count):
                 node = who[number]
                 has = have[b, node]
-                takes = 0.0
+                takes = first_above[number] = 0.0
                 if pending[b, node] == FETCHED and not (
                     x.leaves_to_sky and _is_left_to_sky(g, s, node, b)
                 ):
@@ -585,24 +594,34 @@ def _serve_group(g: Given, x: Settings, s: State, step: int, hour: int, source: 
                     wanted_all[number] += can
                     takes = min(can, down_left[number])
                     demand += counts[number] * takes
+                    if takes > 0.0:
+                        takers += counts[number]
+                        if not is_whole and can * ALMOST < down_left[number]:
+                            first_above[number] = takes
                 given[number] = takes
-                put_in[number] = 0.0
-                if has > 0.0 or takes > 0.0:
-                    put_in[number] = up_left[number]
-                    pool += x.eta * counts[number] * up_left[number]
         if demand > 0.0:
+            pool = room
+            for number in range(count):
+                is_taker = given[number] > 0.0
+                is_in = is_taker or have[b, who[number]] > 0.0
+                others = takers - (1.0 if is_taker else 0.0)
+                offers[number] = x.eta * up_left[number] if is_in and others > 1e-12 else 0.0
+                pool += counts[number] * offers[number]
             sent = cut(given, counts, 0, count, pool)
-            part = sent / pool if pool > 0.0 else 0.0
-            share_above = room / pool if pool > 0.0 else 0.0
-            sent_above += part * room
-            room -= part * room
-            if room < (1.0 - ALMOST) * root_up * dt:
-                room = 0.0
+            came = 0.0
+            if sent > 0.0:
+                came = spread(room, given[:count], first_above[:count], offers[:count], counts[:count], near[:count], beside[:count], reach, gives[:count], scratch[15:19, :count])  # fmt: skip
+            else:
+                gives[:count] = 0.0
+            share_above = came / sent if sent > 0.0 else 0.0
+            sent_above += came
+            room = rest(room, came)
             fresh[row, b] = min(grown, before + sent)
             is_open = False
             for number in range(count):
                 node = who[number]
-                up_left[number] -= part * put_in[number]
+                if gives[number] > 0.0:
+                    up_left[number] = rest(up_left[number], gives[number] / x.eta)
                 got = given[number]
                 if got > 0.0:
                     down_left[number] -= got

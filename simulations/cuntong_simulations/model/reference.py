@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from cuntong_daemon.policy.calendar import Calendar, Rule, Source, limits_at
 from cuntong_daemon.policy.caps import session_caps
 from cuntong_daemon.policy.eviction import Held, evict
-from cuntong_daemon.policy.peers import may_trade
+from cuntong_daemon.policy.peers import CIRCLES, may_trade
 from cuntong_daemon.policy.repair import Repair
 from cuntong_daemon.policy.repair import Source as RepairSource
 from cuntong_daemon.policy.selection import Candidate, NodeProfile, judge, select
@@ -281,6 +281,80 @@ class _Copying:
     node: int
     bundles: tuple[int, ...]
     from_s: float
+
+
+# Section 5: who gives in a swarm.
+
+
+@dataclass(slots=True)
+class _Offer:
+    """A child's uplink for its siblings.
+
+    Attributes:
+        left: Bytes.
+        near: Connections to siblings among which it was split.
+        beside: Connections that have the rest.
+    """
+
+    left: float
+    near: float
+    beside: float
+
+
+_ABOVE, _BELOW = -1, -2
+"""Ends of connections that are none of the group's children."""
+
+
+def _rest(left: float, taken: float) -> float:
+    """What is left; a rounding error isn't."""
+    return left - taken if left - taken > left * 1e-12 else 0.0
+
+
+def _over_connections(
+    up: float,
+    given: Mapping[int, float],
+    first: Mapping[int, float],
+    offers: Mapping[int, _Offer],
+    count: Mapping[int, float],
+    reach: float,
+) -> tuple[float, dict[int, float]]:
+    """What comes from above, and from each child, of what the children are given: max-min among connections."""
+    firsts = progressive_filling(
+        {"above": up}, list(first.values()), [{"above": count[node]} for node in first]
+    )
+    above = sum(came * count[node] for node, came in zip(first, firsts, strict=True))
+    room = {("from", _ABOVE): up - above}
+    ways: dict[tuple[int, int], dict[tuple[str, int], float]] = {}
+    for (taker, share), came in zip(given.items(), firsts, strict=True):
+        room["to", taker] = share - came
+        if share <= came:
+            continue
+        ways[_ABOVE, taker] = {("from", _ABOVE): count[taker], ("to", taker): 1.0}
+        for giver in offers:
+            alike = float(taker == giver)
+            if count[taker] - alike > 1e-12:
+                ways[giver, taker] = {
+                    ("from", giver): reach * (count[taker] - alike),
+                    ("to", taker): reach * (count[giver] - alike),
+                }
+    for giver, offer in offers.items():
+        room["from", giver] = offer.left * (offer.near + offer.beside) / offer.near
+        if offer.beside:
+            ways[giver, _BELOW] = {("from", giver): offer.beside}
+    rates = progressive_filling(room, [math.inf] * len(ways), list(ways.values()))
+    used = dict.fromkeys(offers, 0.0)
+    for ((giver, taker), way), rate in zip(ways.items(), rates, strict=True):
+        if giver == _ABOVE:
+            above += rate * count[taker]
+        elif taker != _BELOW:
+            used[giver] += rate * way["from", giver]
+    # A child's own uplink counts in what all are given; what only that could carry comes from what the others have left.
+    total = sum(share * count[node] for node, share in given.items())
+    pool = up + sum(count[node] * offer.left for node, offer in offers.items())
+    carried = above + sum(count[node] * part for node, part in used.items())
+    part = max(0.0, total - carried) / (pool - carried)
+    used = {node: came + (offers[node].left - came) * part for node, came in used.items()}
+    return above + (up - above) * part, used
 
 
 # Section 4: the steps.
@@ -590,33 +664,35 @@ class _Model:
     def _is_receiver(self, node: int) -> bool:
         return self._is_on[node] and bool(self._missing(node))
 
-    def _siblings_share(self, node: int, receivers: float, is_receiver: bool) -> float:
-        """Bytes of a sibling's uplink that go to siblings."""
-        siblings = receivers - is_receiver
-        if siblings <= 1e-12:
-            return 0.0
-        children = sum(
+    def _siblings_share(self, node: int, receivers: float, reach: float) -> _Offer:
+        """Bytes of a child's uplink that go to siblings, split by connections."""
+        near = reach * (receivers - self._is_receiver(node))
+        if near <= 1e-12 * reach:
+            return _Offer(0.0, 1.0, 0.0)
+        beside = max(0.0, 1.0 - near) + sum(
             self._count(child, node) for child in self._children[node] if self._is_receiver(child)
         )
-        return self._up_left[node] * siblings / (siblings + children)
+        return _Offer(self._up_left[node] * near / (near + beside), near, beside)
 
     def _trade(self, source: int) -> None:
         """Among children that trade: swarms, bundle by bundle."""
         on = [node for node in self._children[source] if self._is_on[node]]
         receivers = [node for node in on if self._is_receiver(node)]
         count = sum(self._count(node, source) for node in receivers)
-        shares = {node: self._siblings_share(node, count, node in receivers) for node in on}
+        others = sum(self._count(node, source) for node in on) - 1
+        reach = 1 - (1 - 2 / others) ** CIRCLES if others > 2 else 1.0
+        shares = {node: self._siblings_share(node, count, reach) for node in on}
         for b in self._numbers:
             # Those who leave it to the sky, or have no room, want it all the same.
             if any(b in self._missing(node) for node in receivers):
                 takers = [node for node in receivers if b in self._gets_here(node)]
-                self._trade_bundle(source, b, on, takers, shares)
+                self._trade_bundle(source, b, takers, shares, reach)
 
     def _trade_bundle(
-        self, source: int, b: int, on: list[int], takers: list[int], shares: dict[int, float]
+        self, source: int, b: int, takers: list[int], shares: dict[int, _Offer], reach: float
     ) -> None:
         whole, up = self._have[source][b], self._up_left[source]
-        before = max(self._fresh.get((source, b), 0.0), *(self._have[node][b] for node in on), 0.0)
+        before = max(self._fresh.get((source, b), 0.0), *(self._have[node][b] for node in shares), 0.0)  # fmt: skip
         grown = max(before, min(whole, before + self._phi * up))
         cans = {}
         for node in takers:
@@ -624,37 +700,43 @@ class _Model:
             cans[node] = self._after_startup(node, b, amount)
             self._could[node] += cans[node]
         demands = {node: min(can, self._down_left[node]) for node, can in cans.items()}
+        count = {node: self._count(node, source) for node in shares}
+        taking = sum(count[node] for node, demand in demands.items() if demand > 0)
+        # Nobody can give to itself.
         offers = {
-            node: self._eta * shares[node]
-            for node in on
-            if self._have[node][b] > 0 or demands.get(node, 0.0) > 0
+            node: replace(share, left=self._eta * share.left)
+            for node, share in shares.items()
+            if (self._have[node][b] > 0 or demands.get(node, 0.0) > 0)
+            and taking - (demands.get(node, 0.0) > 0) > 1e-12
         }
-        pool = up + sum(self._count(node, source) * offer for node, offer in offers.items())
+        pool = up + sum(count[node] * offer.left for node, offer in offers.items())
         given_to = progressive_filling(
-            {"pool": pool},
-            list(demands.values()),
-            [{"pool": self._count(node, source)} for node in demands],
+            {"pool": pool}, list(demands.values()), [{"pool": count[node]} for node in demands]
         )
-        total = sum(
-            share * self._count(node, source) for node, share in zip(demands, given_to, strict=True)
-        )
+        given = dict(zip(demands, given_to, strict=True))
+        total = sum(share * count[node] for node, share in given.items())
         self._fresh[source, b] = min(grown, before + total)
         if total <= 0:
             return
-        part = min(1.0, total / pool)
-        for node, share in zip(demands, given_to, strict=True):
-            self._give(
-                node, b, share, {"link": share * up / pool, "siblings": share * (1 - up / pool)}
-            )
-        self._up_left[source] -= up * part
-        if self._up_left[source] < (1 - NEARLY) * self._up[source] * self._dt:
-            self._up_left[source] = 0.0
-        self._note_link(source, 1, up * part)
-        for node, offer in offers.items():
-            used = shares[node] * part
-            shares[node] -= used
-            self._up_left[node] = max(0.0, self._up_left[node] - used)
-            self._note_link(node, 1, offer * part)
+        first = {
+            node: given[node]
+            if can * NEARLY < self._down_left[node] and whole < self._size[b] * DONE
+            else 0.0
+            for node, can in cans.items()
+        }
+        above, used = up, {node: offer.left for node, offer in offers.items()}
+        if total < pool * (1 - 1e-12):
+            above, used = _over_connections(up, given, first, offers, count, reach)
+        for node, share in given.items():
+            part = share * above / total
+            self._give(node, b, share, {"link": part, "siblings": share - part})
+        self._up_left[source] = _rest(up, above)
+        self._note_link(source, 1, above)
+        for node, offer in used.items():
+            taken = offer / self._eta
+            shares[node].left = _rest(shares[node].left, taken)
+            self._up_left[node] = max(0.0, self._up_left[node] - taken)
+            self._note_link(node, 1, offer)
 
     def _give(self, node: int, bundle: int, amount: float, carriers: Mapping[str, float]) -> None:
         """Bytes over the link."""

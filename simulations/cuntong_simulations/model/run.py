@@ -19,7 +19,7 @@ from . import kernel
 from .chance import chance
 from .country import Bundles, Country
 from .disks import Arrivals, arrivals
-from .kernel import COLUMNS, HELD, PARTS, Given, Settings, State
+from .kernel import COLUMNS, GROUP_ROWS, HELD, PARTS, STAR_ROWS, Given, Settings, State
 from .memory import estimate, refuse_too_large
 from .outcome import CARRIERS, CAUSES, Outcome
 from .parameters import MEASURED, calibration_of
@@ -132,7 +132,7 @@ class _Model:
         self._state = self._start()
         width = self._width()
         parts = 1 if policy == "star" else PARTS
-        self._scratch = np.zeros((parts, 11, width))
+        self._scratch = np.zeros((parts, STAR_ROWS if policy == "star" else GROUP_ROWS, width))
         self._who = np.zeros((parts, width), np.int32)
         pairs = int(self._given.pair.max()) + 1
         self._sums = np.zeros((PARTS, pairs, COLUMNS))
