@@ -166,7 +166,7 @@ def test_broken_record_is_refused_with_its_name_and_the_reason(
     tmp_path: Path, old: str, new: str, reason: str
 ) -> None:
     file = tmp_path / "calibration.toml"
-    values = msgspec.structs.replace(MEASURED, eta=Share(0.9))
+    values = msgspec.structs.replace(MEASURED, eta=Share(0.9), startup=Span(2.5))
     whole = text(Record(parameters=values, measured=MEASUREMENT))
     assert old in whole
     file.write_text(whole.replace(old, new), encoding="utf-8")
@@ -227,7 +227,7 @@ def test_errors_count_only_where_nothing_was_fitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The search has tests of its own, and takes its time.
-    unrounded = msgspec.structs.replace(MEASURED, startup=Span(2.500004))
+    unrounded = msgspec.structs.replace(MEASURED, startup=Span(float(MEASURED.startup or 0) + 4e-6))
     monkeypatch.setattr(calibrate, "fit", lambda measured: unrounded)
     tested, fitted = networks()[:2]
     wanted = measurements([fitted, tested], 2, tmp_path)
