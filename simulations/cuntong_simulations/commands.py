@@ -360,11 +360,10 @@ def _measure(wanted: list[Measurement], jobs: int) -> None:
 )
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 def report_command(folder: Path) -> None:
-    from .results.read import read, read_plan
-    from .results.report import render
+    from .results.report import render_folder
     from .results.write import write_report
 
-    write_report(render(read(folder), read_plan(folder)), folder)
+    write_report(render_folder(folder), folder)
     _tell_report(folder)
 
 

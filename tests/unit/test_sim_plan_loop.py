@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cuntong_simulations.model.country import Bundles, Country
+from cuntong_simulations.model.country import Country
 from cuntong_simulations.model.outcome import Outcome
 from cuntong_simulations.model.parameters import MEASURED
 from cuntong_simulations.model.reference import run_reference
-from cuntong_simulations.plan.inputs import link_rates, wanted_bundles
+from cuntong_simulations.plan.inputs import Case, case_of
 from cuntong_simulations.plan.loop import Round, above_villages, best, parcels, replayed, tighten
 from cuntong_simulations.plan.result import Plan
 from cuntong_simulations.scenario.scenario import Calibration, Link, Release, Run, Scenario, Tier
@@ -47,10 +47,14 @@ def release(name: str, day: int, size: float) -> Release:
     return Release(name=name, day=day, bundles=4, size=Size(size), deadlines={"county": 18.0})
 
 
-def replay(found: Plan, of: Scenario, country: Country, bundles: Bundles) -> Outcome:
-    upper, numbers = above_villages(country)
+def replay(found: Plan, case: Case) -> Outcome:
+    upper, numbers = above_villages(case.country)
     return run_reference(
-        replayed(found, of), upper, bundles, calibration=MEASURED, parcels=parcels(found, numbers)
+        replayed(found, case.scenario),
+        upper,
+        case.bundles,
+        calibration=MEASURED,
+        parcels=parcels(found, numbers),
     )
 
 
@@ -59,7 +63,7 @@ def rounds_of(of: Scenario) -> list[Round]:
         of, provinces=2, counties=8, county_mbit=RATES, subscriptions=1, dishes=0.0
     )
     country = wanting_all(country)
-    return tighten(of, country, made.bundles(of), replay=replay)
+    return tighten(case_of(of, country, made.bundles(of)), replay=replay)
 
 
 def wanting_all(country: Country) -> Country:
@@ -79,9 +83,22 @@ def test_a_plan_that_just_suffices_is_tightened_until_the_replay_misses_nothing(
 
     assert rounds[-1].is_safe
     assert best(rounds) is rounds[-1]
-    assert rounds[-1].pairs == 8 * 8
+    assert rounds[-1].pairs.sum() == 8 * 8
     costs = [one.plan.cost for one in rounds]
     assert costs == sorted(costs)
+
+
+def test_only_what_missed_something_is_planned_more_carefully() -> None:
+    rounds = rounds_of(small())
+    country = made.country(small(), provinces=2, counties=8, county_mbit=RATES, subscriptions=1)
+
+    assert len(rounds) > 1
+    thick = next(n for n, one in enumerate(country.classes) if one.down_bytes_s == 10 * made.MBIT)
+    thin = next(n for n, one in enumerate(country.classes) if one.down_bytes_s == 2 * made.MBIT)
+    assert not rounds[0].missed[thick].any()
+    capacity = np.array(rounds[-1].plan.margins.capacity)
+    assert capacity[thick] == 1
+    assert capacity[thin] < 1
 
 
 def test_rounds_end_where_larger_margins_leave_no_plan() -> None:
@@ -102,12 +119,12 @@ def test_what_the_model_says_of_links_and_wishes_is_what_is_planned_with() -> No
     country = wanting_all(
         made.country(of, provinces=2, counties=8, county_mbit=RATES, subscriptions=1)
     )
-    rates = link_rates(of, country)
+    case = case_of(of, country, made.bundles(of))
 
     thick = next(n for n, one in enumerate(country.classes) if one.down_bytes_s == 10 * made.MBIT)
-    assert rates.down[thick, 9] == 0
-    assert np.isclose(rates.down[thick, 19], 10 * made.MBIT * 0.95 * 0.9)
-    assert wanted_bundles(of, country, made.bundles(of)).all()
+    assert case.rates.down[thick, 9] == 0
+    assert np.isclose(case.rates.down[thick, 19], 10 * made.MBIT * 0.95 * 0.9)
+    assert case.wants.all()
 
 
 def test_places_below_counties_are_left_out_and_parcels_still_find_their_counties() -> None:

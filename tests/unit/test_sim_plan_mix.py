@@ -10,9 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from cuntong_simulations.plan.carriers import months_of
 from cuntong_simulations.plan.channels import plan
 from cuntong_simulations.plan.demand import demand
-from cuntong_simulations.plan.problem import Margins, build, months_of
+from cuntong_simulations.plan.inputs import Case, Margins
+from cuntong_simulations.plan.orders import FINENESS, fullest
+from cuntong_simulations.plan.problem import build
 from cuntong_simulations.plan.result import Plan
 from cuntong_simulations.plan.solve import Status
 from cuntong_simulations.scenario.scenario import Run, Scenario
@@ -26,15 +29,8 @@ ONE = {"counties": 6, "provinces": 2, "subscriptions": 1}
 def planned(of: Scenario, *, margins: Margins | None = None, gap: float = 0.0, **shape: Any) -> Plan:  # fmt: skip
     country = made.country(of, **shape)
     published = made.bundles(of)
-    return plan(
-        of,
-        country,
-        published,
-        gap=gap,
-        margins=margins,
-        rates=made.rates(country),
-        wants=made.wants(country, published),
-    )
+    case = Case(of, country, published, made.rates(country), made.wants(country, published))
+    return plan(case, gap=gap, margins=margins)
 
 
 def one_release(**changes: Any) -> Scenario:
@@ -135,7 +131,7 @@ def test_a_link_that_is_paused_half_the_week_brings_half() -> None:
     published, rates = made.bundles(of), made.rates(country)
     wants = made.wants(country, published)
     rates.down[:, :84] = 0.0  # 10 Mbit/s are just enough for 4 TB at 62 % of the time.
-    found = plan(of, country, published, rates=rates, wants=wants)
+    found = plan(Case(of, country, published, rates, wants))
 
     assert found.status is Status.INFEASIBLE
     (lack,) = found.shortfalls
@@ -168,9 +164,9 @@ def test_a_search_through_all_choices_finds_nothing_cheaper(seed: int) -> None:
     )
     published = made.bundles(of, seed=seed)
     rates, wants = made.rates(country), made.wants(country, published)
-    found = plan(of, country, published, rates=rates, wants=wants, gap=0.0)
-    wanted = demand(of, country, published, wants)
-    passes = build(of, country, wanted, rates, margins=Margins()).passes
+    case = Case(of, country, published, rates, wants)
+    found = plan(case, gap=0.0)
+    passes = build(case, demand(case)).passes
 
     least = math.inf
     rate_day = made.MBIT * 0.95 * DAY_S
@@ -225,9 +221,70 @@ def test_the_whole_country_is_planned_to_a_gap_of_one_percent() -> None:
     assert len(found.node) == 2833
 
 
+TREE = Run(start=made.date(2026, 3, 2), days=90, policy="tree")
+DEAR = msgspec.structs.replace(made.PRICES, satellite_per_mbit_month=Money(60_000.0))
+
+
+def test_below_a_thin_province_only_so_many_counties_get_disks_as_have_to() -> None:
+    of = made.scenario(run=TREE, satellite=None)
+    found = planned(of, gap=0.01, province_up_mbit=200.0)
+    country = made.country(of, province_up_mbit=200.0)
+
+    assert found.status is Status.OPTIMAL
+    assert found.gap <= 0.01
+    above = country.parent[found.node]
+    links = np.bincount(above, found.link_bytes.sum(axis=1))
+    # Provinces are fetched from, too: 200 Mbit/s over 90 days are what their counties get together.
+    assert (links[1:34] <= 200 * made.MBIT * 0.95 * 90 * DAY_S * (1 + 1e-6)).all()
+    alike = country.node_class[found.node] * 100 + above
+    gets = found.disk_bytes.sum(axis=1) > 0
+    mixed = {key for key in alike.tolist() if 0 < gets[alike == key].sum() < (alike == key).sum()}
+    assert mixed
+
+
+def test_a_broadcast_spares_no_link_of_a_county_that_has_all_on_disks() -> None:
+    # Batches, thin provinces and a dear satellite: each brings a part, and no part may be counted twice.
+    of = made.scenario(run=TREE, costs=DEAR)
+    found = planned(of, gap=0.05, province_up_mbit=100.0, counties=600, provinces=8)
+
+    assert found.is_feasible
+    need = found.link_bytes + found.disk_bytes + found.satellite_bytes
+    country = made.country(of, province_up_mbit=100.0, counties=600, provinces=8)
+    links = np.bincount(country.parent[found.node], found.link_bytes.sum(axis=1))
+    assert (links[1:9] <= 100 * made.MBIT * 0.95 * 90 * DAY_S * (1 + 1e-6)).all()
+    published = made.bundles(of)
+    wanted = made.wants(country, published)[country.node_class[found.node]] @ published.size
+    assert (need.sum(axis=1) >= wanted * (1 - 1e-6)).all()
+
+
+def test_small_disks_are_filled_rather_than_one_more_sent() -> None:
+    disks = msgspec.structs.replace(made.DISKS, size=Size(1e12))
+    found = planned(made.scenario(run=TREE, costs=DEAR, disks=disks), gap=0.01)
+
+    assert found.gap <= 0.01
+    assert found.disk_count == found.parcel_count
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_choice_of_bundles_fills_a_disk_better(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sizes = random.uniform(1, 40, 12)
+    chosen = fullest(sizes, 100.0)
+
+    # Each size may be rounded up to the next unit.
+    room = 100.0 * (1 - 12 / FINENESS)
+    best = max(
+        total
+        for mask in itertools.product((False, True), repeat=12)
+        if (total := float(sizes[np.array(mask)].sum())) <= room
+    )
+    assert len(set(chosen)) == len(chosen)
+    assert best - 100.0 * 12 / FINENESS <= sizes[chosen].sum() <= 100
+
+
 def test_margins_cost_something_and_leave_deadlines_earlier() -> None:
     plain = planned(made.scenario(), gap=0.01)
-    careful = planned(made.scenario(), gap=0.01, margins=Margins(0.8, 10 * DAY_S))
+    careful = planned(made.scenario(), gap=0.01, margins=Margins(0.8, 0.8, 10 * DAY_S))
 
     assert careful.cost > plain.cost
     assert max(order.day for order in careful.orders) <= 90 - 10 - 7

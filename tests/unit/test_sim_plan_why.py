@@ -13,6 +13,7 @@ from cuntong_simulations.plan.by_hand import by_hand
 from cuntong_simulations.plan.channels import plan
 from cuntong_simulations.plan.errors import PlanError
 from cuntong_simulations.plan.explain import gains
+from cuntong_simulations.plan.inputs import Case
 from cuntong_simulations.plan.result import Gain, Plan
 from cuntong_simulations.plan.solve import Status
 from cuntong_simulations.scenario.scenario import Calibration, Link, Run, Scenario, Tier
@@ -32,13 +33,7 @@ def push(**changes: Any) -> Scenario:
 def planned(of: Scenario, **shape: Any) -> Plan:
     country = made.country(of, **{"subscriptions": 1} | shape)
     published = made.bundles(of)
-    return plan(
-        of,
-        country,
-        published,
-        rates=made.rates(country),
-        wants=made.wants(country, published),
-    )
+    return plan(Case(of, country, published, made.rates(country), made.wants(country, published)))
 
 
 def test_thin_county_links_are_named_with_the_rate_that_would_be_enough() -> None:
@@ -108,9 +103,7 @@ def test_a_country_without_counties_is_refused() -> None:
 def gained(of: Scenario, **shape: Any) -> list[Gain]:
     country = made.country(of, **{"subscriptions": 1} | shape)
     published = made.bundles(of)
-    return gains(
-        of, country, published, rates=made.rates(country), wants=made.wants(country, published)
-    )
+    return gains(Case(of, country, published, made.rates(country), made.wants(country, published)))
 
 
 def test_faster_links_save_the_disks_of_exactly_those_counties_that_need_some() -> None:

@@ -5,90 +5,87 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_protocol.texts import N_, Sentence, sentence
-from cuntong_simulations.model.country import Bundles, Country
 from cuntong_simulations.results.findings import CostLine
 from cuntong_simulations.scenario.scenario import Scenario
 
-from .capacity import Bools, Floats, Rates
+from .capacity import Floats
+from .carriers import disks_of, months_of, satellite_of, sent
 from .demand import COUNTY, Demand, demand
 from .explain import shortfalls, store_shortfalls
-from .inputs import link_rates, wanted_bundles
+from .inputs import Case, Margins
+from .mix import Mix, cheapest
 from .orders import orders
-from .problem import Margins, Problem, build, disks_of, months_of, satellite_of
+from .places import settle
+from .problem import GB, Problem, build
+from .program import Ints
 from .result import Order, Plan, Way
-from .solve import Solution, Status, Tell, solve
-
-GB = 1e9
-LEASE_STEP_MBIT_S = 0.1
-"""The leased rate is rounded up to this."""
+from .solve import Status, Tell
 
 
 def plan(
-    scenario: Scenario,
-    country: Country,
-    bundles: Bundles,
+    case: Case,
     *,
     seconds: float = 60.0,
     gap: float = 0.01,
     tell: Tell | None = None,
     margins: Margins | None = None,
-    rates: Rates | None = None,
-    wants: Bools | None = None,
 ) -> Plan:
     """Plan for counties, and for the places above, through which they get it.
 
-    Places below counties aren't planned for. A carrier that costs something may only be used if its price is stated;
-    the links that are there may always be used.
+    Places below counties aren't planned for. The links that are there may always be used.
+
+    First it is decided what is broadcast, and how far costs could be brought down at best; then what disks are needed
+    beside it, place by place.
 
     Args:
-        scenario: With `[costs]`.
-        country: The whole one, not a sample.
-        bundles: Of the scenario.
+        case: What is planned for.
         seconds: At most so long; what is best by then is taken.
         gap: So far from the optimum, relative, is good enough.
         tell: Is told how it gets on.
         margins: How carefully is planned; as a rule not at all, and then `loop.tighten` sees to it.
-        rates: What links carry by site class; None: as the model says.
-        wants: By site class and bundle; None: as the model says.
 
     Raises:
         PlanError: `sim.plan-no-counties`, `sim.plan-solver`.
     """
     began = time.perf_counter()
     margins = margins or Margins()
-    rates = rates or link_rates(scenario, country)
-    wants = wanted_bundles(scenario, country, bundles) if wants is None else wants
-    wanted = demand(scenario, country, bundles, wants, margin_s=margins.deadline_s)
-    lacking = store_shortfalls(country, wanted)
-    problem = build(scenario, country, wanted, rates, margins=margins)
-    found = solve(problem.program, seconds=seconds, gap=gap, tell=tell)
-    if lacking or found.status is Status.INFEASIBLE:
-        lacking += shortfalls(scenario, country, wanted, rates, margins)
-        found = Solution(Status.INFEASIBLE, np.zeros(0), math.inf, math.inf, 0.0, found.seconds)
-    reading = _Reading(scenario, country, wanted, problem, found.x)
+    case = case.planned_with(margins)
+    wanted = demand(case, margins.deadline_s)
+    lacking = store_shortfalls(case.country, wanted)
+    mix = cheapest(case, wanted, seconds=seconds, gap=gap, tell=tell)
+    status = mix.status
+    if lacking or status is Status.INFEASIBLE:
+        status = Status.INFEASIBLE
+        mix = replace(mix, x=np.zeros(0))
+        lacking += shortfalls(case, wanted)
+    reading = _Reading(case, wanted, mix)
+    is_found = len(mix.x) > 0
+    bill = tuple(reading.bill()) if is_found else ()
+    cost = sum(line.cost for line in bill) if is_found else math.inf
     return Plan(
-        found.status,
-        tuple(_notes(scenario)),
-        margins,
-        reading.satellite_mbit_s,
-        reading.on_air,
-        reading.orders,
-        wanted.node,
-        reading.link_bytes,
-        reading.satellite_bytes,
-        reading.disk_bytes,
-        tuple(reading.ways()) if len(found.x) else (),
-        tuple(reading.bill()) if len(found.x) else (),
-        sum(line.cost for line in reading.bill()) if len(found.x) else math.inf,
-        found.bound,
-        found.gap,
-        time.perf_counter() - began,
-        lacking,
+        status=status,
+        notes=tuple(_notes(case.scenario)),
+        margins=margins,
+        satellite_mbit_s=reading.satellite_mbit_s,
+        on_air=reading.on_air,
+        orders=reading.orders,
+        node=wanted.node,
+        link_bytes=reading.link_bytes,
+        satellite_bytes=reading.satellite_bytes,
+        disk_bytes=reading.disk_bytes,
+        ways=tuple(reading.ways()) if is_found else (),
+        bill=bill,
+        cost=cost,
+        bound=mix.bound,
+        gap=max(0.0, (cost - mix.bound) / cost) if 0 < cost < math.inf else 0.0,
+        seconds=time.perf_counter() - began,
+        shortfalls=lacking,
     )
 
 
@@ -112,6 +109,15 @@ def _notes(scenario: Scenario) -> Iterator[Sentence]:
                     N_("costs.{name} isn't given, so it isn't counted."),
                     name=name,
                 )
+    disks = disks_of(scenario)
+    if disks is not None and disks.lost > 0:
+        yield sentence(
+            "sim.plan-disks-lost",
+            N_(
+                "Disks and parcels are counted {times} times, since some get lost and are sent again."
+            ),
+            times=f"{sent(disks):.3g}",
+        )
     if scenario.costs is None or scenario.costs.link_per_gb is None:
         yield sentence(
             "sim.plan-link-free",
@@ -122,37 +128,33 @@ def _notes(scenario: Scenario) -> Iterator[Sentence]:
 class _Reading:
     """What a solution means."""
 
-    def __init__(
-        self, scenario: Scenario, country: Country, wanted: Demand, problem: Problem, x: Floats
-    ) -> None:
-        self._scenario, self._country, self._wanted = scenario, country, wanted
-        shape = wanted.need.shape
-        self.on_air = np.zeros(len(wanted.size), np.bool_)
-        self.satellite_mbit_s = 0.0
+    def __init__(self, case: Case, wanted: Demand, mix: Mix) -> None:
+        self._scenario, self._country, self._wanted = case.scenario, case.country, wanted
+        self.on_air, self.satellite_mbit_s = mix.on_air, 0.0
         self.orders: tuple[Order, ...] = ()
-        self.link_bytes = self.satellite_bytes = self.disk_bytes = np.zeros(shape)
-        if len(x):
-            self._read(problem, x)
+        self.link_bytes = self.satellite_bytes = self.disk_bytes = np.zeros(wanted.need.shape)
+        if not len(mix.x):
+            self.on_air = np.zeros_like(mix.on_air)
+            return
+        satellite = self._scenario.satellite
+        if satellite is not None:
+            # The last step may go beyond what there is.
+            self.satellite_mbit_s = min(mix.mbit_s, satellite.rate * 8 / 1e6)
+        self._read(mix.problem, mix.x)
+        self._link_is_enough = build(case, wanted).link_is_enough(wanted.tier)
 
     def _read(self, problem: Problem, x: Floats) -> None:
         scenario, wanted = self._scenario, self._wanted
-        # What isn't there is read from one more column, which is 0.
-        x = np.append(x, 0.0)
-        self.on_air = x[problem.on_air] > 0.5
-        if self.on_air.any():
-            steps = math.ceil(x[problem.rate] / LEASE_STEP_MBIT_S - 1e-6)
-            self.satellite_mbit_s = steps * LEASE_STEP_MBIT_S
         wants = wanted.wants[wanted.site_class]
         is_of = wanted.release[:, None] == np.arange(wanted.release_count)
         is_covered = problem.covered[:, wanted.release] > 0
         arrives = wants & self.on_air & is_covered & (wanted.need[:, wanted.release] > 0)
         on_disk = np.zeros_like(arrives)
         disks = disks_of(scenario)
-        if disks is not None:
-            volume = np.maximum(x[problem.disk], 0.0) * GB
-            self.orders = orders(scenario, wanted, disks, x[problem.disks], volume, arrives)
-            site = np.full(self._country.node_count, -1)
-            site[wanted.node] = np.arange(wanted.site_count)
+        if disks is not None and scenario.costs is not None:
+            count, volume = settle(problem, wanted, disks, scenario.costs, x)
+            self.orders = orders(scenario, wanted, disks, count, volume * GB, arrives)
+            site = self._sites()
             for order in self.orders:
                 on_disk[site[order.node], list(order.bundles)] = True
         self.disk_bytes = (on_disk * wanted.size) @ is_of
@@ -160,19 +162,26 @@ class _Reading:
         left = wanted.need - self.disk_bytes - self.satellite_bytes
         self.link_bytes = np.maximum(left, 0.0)
 
+    def _sites(self) -> Ints:
+        """The place of each node; -1: none."""
+        site = np.full(self._country.node_count, -1)
+        site[self._wanted.node] = np.arange(self._wanted.site_count)
+        return site
+
     def ways(self) -> Iterator[Way]:
         wanted, country = self._wanted, self._country
         links = np.array([one.link for one in country.classes])[wanted.site_class]
+        rates = np.array([one.down_bytes_s for one in country.classes])[wanted.site_class]
         disks, parcels = np.zeros(wanted.need.shape), np.zeros(wanted.need.shape)
-        site = np.full(country.node_count, -1)
-        site[wanted.node] = np.arange(wanted.site_count)
+        site = self._sites()
         for order in self.orders:
             disks[site[order.node], order.release] += order.disks
             parcels[site[order.node], order.release] += 1
         for number, release in enumerate(self._scenario.releases):
             for tier in range(1, COUNTY + 1):
                 of_tier = (wanted.tier == tier) & (wanted.need[:, number] > 0)
-                for link in np.unique(links[of_tier]).tolist():
+                names, example = np.unique(links[of_tier], return_index=True)
+                for link in names[np.argsort(rates[of_tier][example], kind="stable")].tolist():
                     there = of_tier & (links == link)
                     yield Way(
                         release=release.name,
@@ -180,6 +189,8 @@ class _Reading:
                         link=link,
                         places=int(there.sum()),
                         without_disks=int((parcels[there, number] == 0).sum()),
+                        by_satellite=int((self.satellite_bytes[there, number] > 0).sum()),
+                        link_is_enough=int(self._link_is_enough[there, number].sum()),
                         need_bytes=float(wanted.need[there, number].sum()),
                         link_bytes=float(self.link_bytes[there, number].sum()),
                         satellite_bytes=float(self.satellite_bytes[there, number].sum()),
@@ -193,14 +204,14 @@ class _Reading:
         if costs is None:
             return []
         disks = disks_of(scenario)
-        again = 1 / (1 - min(disks.lost, 0.99)) if disks else 1.0
+        again = sent(disks) if disks else 1.0
         over_link = float(self.link_bytes[wanted.tier == COUNTY].sum())
-        sent = sum(order.disks for order in self.orders)
+        posted = sum(order.disks for order in self.orders)
         lines = (
             ("satellite", self.satellite_mbit_s * months_of(scenario), "Mbit/s·month", costs.satellite_per_mbit_month),
             ("link", over_link / GB, "GB", costs.link_per_gb),
             ("disk", self._stock(), "disk", costs.disk),
-            ("disk-trip", sent * again, "disk", costs.disk_trip),
+            ("disk-trip", posted * again, "disk", costs.disk_trip),
             ("parcel", len(self.orders) * again, "parcel", costs.parcel),
         )  # fmt: skip
         return [
@@ -211,10 +222,8 @@ class _Reading:
 
     def _stock(self) -> float:
         """The most disks that are away at once: from a release to its deadline, as the program counts them."""
-        wanted = self._wanted
+        wanted, site = self._wanted, self._sites()
         released, deadline = wanted.released_s, wanted.deadline_s
-        site = np.full(self._country.node_count, -1)
-        site[wanted.node] = np.arange(wanted.site_count)
         away = np.zeros((COUNTY + 1, wanted.release_count))
         for order in self.orders:
             away[wanted.tier[site[order.node]], order.release] += order.disks

@@ -16,16 +16,15 @@ from cuntong_protocol.texts import N_
 from cuntong_simulations.model.country import Bundles, Country
 from cuntong_simulations.scenario.scenario import Scenario
 
+from .capacity import DAY_S, Bools, Floats
 from .errors import PlanError
+from .inputs import Case
 
-DAY_S = 86400.0
 COUNTY = TIER_LABELS.index("county")
 LEAST_TIME_S = 3600.0
 """A margin never brings a deadline nearer to the release than one step of the model."""
 
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +66,20 @@ class Demand:
         return len(self.released_s)
 
 
-def demand(
-    scenario: Scenario,
-    country: Country,
-    bundles: Bundles,
-    wants: Bools,
-    *,
-    margin_s: float = 0.0,
-) -> Demand:
+def demand(case: Case, margin_s: float | Floats = 0.0) -> Demand:
     """Collect what the plan has to bring.
 
     A tier without a deadline of its own has what counties need when they need it, since they get it through it; so has
     one whose deadline is later than theirs.
 
     Args:
-        scenario: Not of a sample.
-        country: As `scenario` says.
-        bundles: As `scenario` says.
-        wants: By site class and bundle.
-        margin_s: Every deadline is brought forward by so much.
+        case: What is planned for.
+        margin_s: By so much deadlines are brought forward, of each release or of all.
 
     Raises:
         PlanError: `sim.plan-no-counties`.
     """
+    scenario, country, bundles, wants = case.scenario, case.country, case.bundles, case.wants
     is_site = (country.tier > 0) & (country.tier <= COUNTY)
     node = np.flatnonzero(is_site)
     tier = country.tier[node].astype(np.int64)
@@ -150,7 +140,7 @@ def below(country: Country, publisher: int) -> Bools:
 
 
 def _deadlines(
-    scenario: Scenario, bundles: Bundles, is_of: Bools, released_s: Floats, margin_s: float
+    scenario: Scenario, bundles: Bundles, is_of: Bools, released_s: Floats, margin_s: float | Floats
 ) -> Floats:
     end_s = scenario.run.days * DAY_S
     found: Floats = np.full((COUNTY + 1, len(released_s)), end_s)

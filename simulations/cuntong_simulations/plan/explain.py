@@ -10,16 +10,18 @@ import msgspec
 import numpy as np
 
 from cuntong_protocol.divisions import TIER_LABELS
-from cuntong_simulations.model.country import Bundles, Country
+from cuntong_simulations.model.country import Country
 from cuntong_simulations.scenario.scenario import Scenario
 from cuntong_simulations.scenario.units import Rate
 
-from .capacity import Bools, Floats, Rates, amount
-from .demand import COUNTY, DAY_S, Demand, demand
-from .inputs import link_rates, wanted_bundles
-from .problem import GB, MBIT_GB_S, Kind, Margins, Problem, build, disks_of, months_of, satellite_of
+from .capacity import DAY_S, Bools, Floats, amount
+from .carriers import disks_of, months_of, satellite_of
+from .demand import COUNTY, Demand, demand
+from .inputs import Case, Margins
+from .problem import GB, MBIT_GB_S, Problem, build
+from .program import Kind
 from .result import Gain, Shortfall
-from .solve import solve
+from .solve import Solution, solve
 
 MBIT_BYTES_S = 1e6 / 8
 UNREACHED_WEIGHT = 1000.0
@@ -29,6 +31,8 @@ LEAST_SHORT = 1e-3
 EXAMPLES = 5
 INTEGER_SECONDS = 20.0
 GAIN_GAP = 1e-3
+LEAST_GAIN = 1e-4
+"""Of the cost; less is rounding."""
 MOST_CLASSES = 12
 """Link classes for which one more unit is tried, those with most places first."""
 
@@ -45,9 +49,7 @@ def store_shortfalls(country: Country, wanted: Demand) -> tuple[Shortfall, ...]:
     return tuple(_grouped(lacks, country, wanted, country.scenario))
 
 
-def shortfalls(
-    scenario: Scenario, country: Country, wanted: Demand, rates: Rates, margins: Margins
-) -> tuple[Shortfall, ...]:
+def shortfalls(case: Case, wanted: Demand) -> tuple[Shortfall, ...]:
     """Prove that a plan is impossible and say which links stand in the way.
 
     The least additional capacity with which it would be possible (an elastic program). If it is more than nothing, the
@@ -56,17 +58,15 @@ def shortfalls(
     Returns:
         Those with most missing first; empty if nothing is missing.
     """
-    problem = build(scenario, country, wanted, rates, margins=margins, is_elastic=True)
-    short = _least_slack(problem, scenario, country, wanted, rates)
-    lacks = list(_lacks(problem, short, scenario, country, wanted))
-    return tuple(_grouped(lacks, country, wanted, scenario))
+    problem = build(case, wanted, is_elastic=True)
+    short = _least_slack(problem, case)
+    lacks = list(_lacks(problem, short, case.scenario, case.country, wanted))
+    return tuple(_grouped(lacks, case.country, wanted, case.scenario))
 
 
-def _least_slack(
-    problem: Problem, scenario: Scenario, country: Country, wanted: Demand, rates: Rates
-) -> Floats:
+def _least_slack(problem: Problem, case: Case) -> Floats:
     """How much each row lacks, in its own unit (GB, Mbit/s, disks)."""
-    program = problem.program
+    scenario, rates, program = case.scenario, case.rates, problem.program
     kind = np.concatenate(program.kind)
     upper = np.concatenate(program.row_upper)
     weight = np.zeros(program.row_count)
@@ -186,51 +186,40 @@ def _grouped(
 # What one more unit saves.
 
 
-def gains(
-    scenario: Scenario,
-    country: Country,
-    bundles: Bundles,
-    *,
-    margins: Margins | None = None,
-    rates: Rates | None = None,
-    wants: Bools | None = None,
-    seconds: float = 10.0,
-) -> list[Gain]:
+def gains(case: Case, *, margins: Margins | None = None, seconds: float = 10.0) -> list[Gain]:
     """What one more unit of each resource saves, by planning again with it.
 
     Duals would say that hardly anything is saved, since a disk is sent or not. What is saved is rounded to nothing where
     it lies within the gap to which plans are made.
 
     Args:
-        scenario: One with a plan.
-        country: Of the scenario.
-        bundles: Of the scenario.
+        case: One with a plan.
         margins: Those of the plan.
-        rates: As for `plan`.
-        wants: As for `plan`.
         seconds: For each resource at most so long.
 
     Returns:
         The one that saves most first.
     """
     margins = margins or Margins()
-    rates = rates or link_rates(scenario, country)
-    wants = wanted_bundles(scenario, country, bundles) if wants is None else wants
+    case = case.planned_with(margins)
+    scenario, country, rates = case.scenario, case.country, case.rates
 
-    def cost(scenario: Scenario, rates: Rates, margins: Margins) -> float:
-        wanted = demand(scenario, country, bundles, wants, margin_s=margins.deadline_s)
-        program = build(scenario, country, wanted, rates, margins=margins).program
-        return solve(program, seconds=seconds, gap=GAIN_GAP).cost
+    def solved(other: Case, later_s: float = 0.0) -> Solution:
+        wanted = demand(other, margins.deadline_s - later_s)
+        return solve(build(other, wanted).program, seconds=seconds, gap=GAIN_GAP)
 
-    now = cost(scenario, rates, margins)
+    def cost(other: Case, later_s: float = 0.0) -> float:
+        return solved(other, later_s).cost
+
+    bound = solved(case).bound
     found: list[Gain] = []
 
     def note(
         kind: str, unit: str, less: float, *, tier: str = "nation", link: str = "", places: int = 1,
         price: float | None = None,
     ) -> None:  # fmt: skip
-        # A cost within the gap of the least one may lie above or below another such cost.
-        saves = now - less if now - less > 2 * GAIN_GAP * now else 0.0
+        # No plan without it costs less than the bound, so this much is saved for sure.
+        saves = bound - less if bound - less > LEAST_GAIN * bound else 0.0
         found.append(
             Gain(
                 kind=kind, tier=tier, link=link, unit=unit, places=places, saves=saves,
@@ -242,15 +231,13 @@ def gains(
     satellite, disks = satellite_of(scenario), disks_of(scenario)
     if satellite is not None and costs is not None:
         more = msgspec.structs.replace(satellite, rate=Rate(satellite.rate + MBIT_BYTES_S))
-        less = cost(msgspec.structs.replace(scenario, satellite=more), rates, margins)
-        note("air", "Mbit/s", less)
+        other = msgspec.structs.replace(scenario, satellite=more)
+        note("air", "Mbit/s", cost(replace(case, scenario=other)))
     if disks is not None:
         larger = msgspec.structs.replace(disks, batch=disks.batch + 1)
-        less = cost(msgspec.structs.replace(scenario, disks=larger), rates, margins)
-        note("batch", "disk", less)
-    note(
-        "days", "d", cost(scenario, rates, replace(margins, deadline_s=margins.deadline_s - DAY_S))
-    )
+        other = msgspec.structs.replace(scenario, disks=larger)
+        note("batch", "disk", cost(replace(case, scenario=other)))
+    note("days", "d", cost(case, later_s=DAY_S))
     extra = costs.extra_mbit_month if costs is not None else None
     for direction, tier, link, chosen, places in _link_classes(country):
         table = np.array(getattr(rates, direction))
@@ -259,7 +246,7 @@ def gains(
         faster = replace(rates, down=table) if direction == "down" else replace(rates, up=table)
         is_priced = direction == "down" and tier == COUNTY and extra is not None
         note(
-            direction, "Mbit/s", cost(scenario, faster, margins), tier=TIER_LABELS[tier], link=link,
+            direction, "Mbit/s", cost(replace(case, rates=faster)), tier=TIER_LABELS[tier], link=link,
             places=places, price=float(extra or 0) * months * places if is_priced else None,
         )  # fmt: skip
     return sorted(found, key=lambda gain: -gain.saves)

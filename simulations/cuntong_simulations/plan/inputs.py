@@ -1,57 +1,78 @@
-"""What the plan takes from the model: who wants what, and what links carry (MODEL.md 2, 3, 9)."""
+"""What a plan is made from: who wants what, and what links carry, as the model has it (MODEL.md 2, 3, 9)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_simulations.model.country import Bundles, Country
-from cuntong_simulations.model.parameters import MEASURED, calibration_of
-from cuntong_simulations.model.reference import choose, link_hours
+from cuntong_simulations.model.parameters import calibration_of
+from cuntong_simulations.model.tables import tables
 from cuntong_simulations.scenario.calendars import hours
-from cuntong_simulations.scenario.scenario import Calibration, Scenario
+from cuntong_simulations.scenario.scenario import Scenario
 
-from .capacity import WEEK_HOURS, Bools, Rates
+from .capacity import WEEK_HOURS, Bools, Floats, Rates
 
 
-def link_rates(scenario: Scenario, country: Country, measured: Calibration = MEASURED) -> Rates:
-    """What links carry by site class and hour of the week; days off are spread over all days."""
-    calibration = calibration_of(scenario, measured)
-    tiers = {TIER_LABELS.index(one.tier): one for one in scenario.tiers}
-    count = len(country.classes)
-    down, up, listens = (np.zeros((count, WEEK_HOURS)) for _ in range(3))
-    known: dict[tuple[int, float, float], int] = {}
-    for number, site in enumerate(country.classes):
-        tier = tiers[site.tier]
-        same = known.setdefault((site.tier, site.down_bytes_s, site.up_bytes_s), number)
-        if same != number:
-            down[number], up[number], listens[number] = down[same], up[same], listens[same]
-            continue
-        by_hour = link_hours(scenario, tier, site, calibration)
-        down[number], up[number], listens[number] = (
-            np.array(table) * (1 - tier.off_days) for table in by_hour
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """How carefully is planned.
+
+    Attributes:
+        capacity: Share of its links that is planned with, for each site class or for all.
+        air: Likewise of the satellite.
+        deadline_s: Deadlines come earlier by so much, for each release or for all.
+    """
+
+    capacity: float | Floats = 1.0
+    air: float = 1.0
+    deadline_s: float | Floats = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is planned for.
+
+    Attributes:
+        scenario: With `[costs]`. A carrier that costs something may only be used if its price is stated.
+        country: The whole one, not a sample.
+        bundles: Of the scenario.
+        rates: What links carry, by site class.
+        wants: By site class and bundle.
+    """
+
+    scenario: Scenario
+    country: Country
+    bundles: Bundles
+    rates: Rates
+    wants: Bools
+
+    def planned_with(self, margins: Margins) -> Case:
+        """The same with less capacity."""
+        part = np.broadcast_to(margins.capacity, len(self.country.classes))[:, None]
+        rates = replace(
+            self.rates,
+            down=self.rates.down * part,
+            up=self.rates.up * part,
+            air=self.rates.air * margins.air,
         )
-    # A place without a dish hears nothing, whatever another one with the same link hears.
-    listens *= np.array([one.has_dish for one in country.classes])[:, None]
+        return replace(self, rates=rates)
+
+
+def case_of(scenario: Scenario, country: Country, bundles: Bundles) -> Case:
+    """Ask the model; days off are spread over all days."""
+    calibration = calibration_of(scenario)
+    said = tables(scenario, country.classes, bundles, calibration)
+    on = (1 - said.off_part)[:, None]
     satellite = scenario.satellite
-    return Rates(
-        down=down,
-        up=up,
-        listens=listens,
+    rates = Rates(
+        down=said.down * on,
+        up=said.up * on,
+        listens=said.listens * on,
         air=np.zeros(WEEK_HOURS) if satellite is None else hours(scenario, satellite.hours),
         eta=float(calibration.eta or 0.0),
         phi=float(calibration.phi or 0.0),
         first_hour=scenario.run.start.weekday() * 24,
     )
-
-
-def wanted_bundles(scenario: Scenario, country: Country, bundles: Bundles) -> Bools:
-    """Which site class wants which bundle, shape (classes, bundles)."""
-    known: dict[tuple[int, int], list[bool]] = {}
-    found = np.zeros((len(country.classes), len(bundles.size)), np.bool_)
-    for number, site in enumerate(country.classes):
-        key = (site.tier, site.subscription)
-        if key not in known:
-            known[key] = choose(scenario, site, bundles).wants
-        found[number] = known[key]
-    return found
+    return Case(scenario, country, bundles, rates, said.wants)

@@ -22,20 +22,26 @@ from cuntong_simulations.model.parcel import Parcel
 from cuntong_simulations.scenario.scenario import Scenario
 from cuntong_simulations.scenario.units import Rate
 
-from .capacity import Bools, Rates
+from .capacity import DAY_S
 from .channels import plan
-from .demand import COUNTY, DAY_S, below
+from .demand import COUNTY, below, demand
 from .explain import MBIT_BYTES_S
-from .problem import Margins
+from .inputs import Case, Margins
+from .problem import build
 from .result import Plan
-from .solve import Tell
+from .solve import Tell, solve
 
-STEPS = ((1.0, 0.0), (0.95, 0.04), (0.9, 0.08), (0.85, 0.12), (0.8, 0.17))
-"""Share of the capacities that is planned with, and of the shortest time from a release to its deadline that is left."""
+STEPS = ((1.0, 0.0), (0.95, 0.04), (0.9, 0.08), (0.85, 0.12), (0.8, 0.17), (0.7, 0.25))
+"""Share of the capacities that is planned with, and of the time from a release to its deadline that is left."""
+MOST_ROUNDS = 10
+POSSIBLE_SECONDS = 20.0
 MOST_MISSED = 1e-3
 HOUR_S = 3600.0
 
-Replay = Callable[[Plan, Scenario, Country, Bundles], Outcome]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Replay = Callable[[Plan, Case], Outcome]
 Told = Callable[["Round"], None]
 
 
@@ -44,19 +50,17 @@ class Round:
     """One plan and what came of it in the model.
 
     Attributes:
-        pairs: Of counties and bundles that they want.
-        missed: Of them not there by the deadline; `missed_bytes` likewise.
+        pairs: Of counties and bundles that they want, by site class and bundle, (C, B).
+        missed: Of them not there by the deadline, (C, B).
     """
 
     plan: Plan
-    pairs: float
-    missed: float
-    need_bytes: float
-    missed_bytes: float
+    pairs: Floats
+    missed: Floats
 
     @property
     def missed_share(self) -> float:
-        return self.missed / self.pairs if self.pairs else 0.0
+        return float(self.missed.sum() / self.pairs.sum()) if self.pairs.any() else 0.0
 
     @property
     def is_safe(self) -> bool:
@@ -64,61 +68,101 @@ class Round:
 
 
 def tighten(
-    scenario: Scenario,
-    country: Country,
-    bundles: Bundles,
+    case: Case,
     *,
     seconds: float = 60.0,
     gap: float = 0.01,
     tell: Tell | None = None,
     told: Told | None = None,
-    rates: Rates | None = None,
-    wants: Bools | None = None,
     replay: Replay | None = None,
 ) -> list[Round]:
-    """Plan with ever larger margins until the replay meets the deadlines.
+    """Plan more and more carefully until the replay meets the deadlines.
+
+    Only what missed something is planned more carefully: links of those places and of those above them, those releases,
+    the satellite. What can't be, since there would be no plan any more, stays as it is.
 
     Args:
-        scenario: As for `plan`.
-        country: As for `plan`; not a sample.
-        bundles: As for `plan`.
+        case: As for `plan`.
         seconds: For each plan.
         gap: For each plan.
         tell: Is told how a plan gets on.
         told: Is told of each round.
-        rates: As for `plan`.
-        wants: As for `plan`.
         replay: The model; None: the compiled one.
 
     Returns:
-        The rounds; the last one is safe, or no plan has larger margins, or there are no more. The first is not feasible
-        if nothing is; choose by `best`.
+        The rounds; the last one is safe, or nothing can be planned more carefully. The first is not feasible if nothing
+        is; choose by `best`.
     """
-    spans = [
-        float(deadline - released)
-        for deadline, released in zip(
-            bundles.deadline_s[:, COUNTY], bundles.released_s, strict=True
-        )
-        if not np.isnan(deadline)
-    ]
-    shortest_s = min(spans, default=scenario.run.days * DAY_S)
+    care = _Care(case)
     found: list[Round] = []
-    for capacity, share in STEPS:
-        margins = Margins(capacity, share * shortest_s)
-        made = plan(
-            scenario, country, bundles, seconds=seconds, gap=gap, tell=tell, margins=margins, rates=rates,
-            wants=wants,
-        )  # fmt: skip
+    while len(found) < MOST_ROUNDS:
+        made = plan(case, seconds=seconds, gap=gap, tell=tell, margins=care.margins(care.steps))
         if not made.is_feasible:
-            found += [Round(made, 0.0, 0.0, 0.0, 0.0)] if not found else []
-            break
-        outcome = (replay or replay_compiled)(made, scenario, country, bundles)
-        found.append(judge(made, outcome))
+            nothing = np.zeros(case.wants.shape)
+            return found or [Round(made, nothing, nothing)]
+        found.append(judge(made, (replay or replay_compiled)(made, case)))
         if told is not None:
             told(found[-1])
-        if found[-1].is_safe:
+        if found[-1].is_safe or not care.take(found[-1]):
             break
     return found
+
+
+class _Care:
+    """How carefully each thing is planned: a step of `STEPS` for each site class, for the satellite, for each release."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        wanted = demand(case)
+        self._span_s = wanted.deadline_s[COUNTY] - wanted.released_s
+        self._classes, self._releases = len(case.country.classes), len(self._span_s)
+        self.steps: Ints = np.zeros(self._classes + 1 + self._releases, np.int64)
+        country = case.country
+        # Whose links a county's bytes cross: (C, C), its own among them.
+        self._crosses = np.eye(self._classes, dtype=bool)
+        node = np.flatnonzero(country.tier == COUNTY)
+        above = country.parent[node]
+        while (above >= 0).any():
+            node, above = node[above >= 0], above[above >= 0]
+            self._crosses[country.node_class[node], country.node_class[above]] = True
+            above = country.parent[above]
+
+    def margins(self, steps: Ints) -> Margins:
+        capacity, share = np.array(STEPS)[steps].T
+        return Margins(
+            capacity[: self._classes],
+            float(capacity[self._classes]),
+            share[self._classes + 1 :] * self._span_s,
+        )
+
+    def take(self, one: Round) -> bool:
+        """Take more care of what missed something; False: that isn't possible."""
+        release = self._case.bundles.release
+        by_class = one.missed.sum(axis=1) > MOST_MISSED * one.pairs.sum(axis=1)
+        is_late = one.missed.sum(axis=0) > MOST_MISSED * one.pairs.sum(axis=0)
+        more = np.concatenate((
+            self._crosses[by_class].any(axis=0),
+            [(is_late & one.plan.on_air).any()],
+            np.isin(np.arange(self._releases), release[is_late]),
+        ))  # fmt: skip
+        more &= self.steps < len(STEPS) - 1
+        before = self.steps
+        if self._is_possible(before + more):
+            self.steps = before + more
+        else:
+            for number in np.flatnonzero(more):
+                tried = self.steps.copy()
+                tried[number] += 1
+                if self._is_possible(tried):
+                    self.steps = tried
+        return bool((self.steps > before).any())
+
+    def _is_possible(self, steps: Ints) -> bool:
+        """Whether there is a plan, if disks could be cut."""
+        margins = self.margins(steps)
+        case = self._case.planned_with(margins)
+        program = build(case, demand(case, margins.deadline_s)).program
+        return len(solve(program, seconds=POSSIBLE_SECONDS, is_relaxed=True).x) > 0
 
 
 def best(rounds: Sequence[Round]) -> Round:
@@ -143,13 +187,11 @@ def judge(made: Plan, outcome: Outcome) -> Round:
     # A float32 of hours is good to some milliseconds.
     is_late = wants & ~(outcome.done_h[counties] * HOUR_S <= deadline_s + 1.0)
     weight = country.weight[counties][:, None]
-    return Round(
-        made,
-        float((wants * weight).sum()),
-        float((is_late * weight).sum()),
-        float((wants * weight * bundles.size).sum()),
-        float((is_late * weight * bundles.size).sum()),
-    )
+    pairs = np.zeros((len(country.classes), len(bundles.size)))
+    missed = np.zeros_like(pairs)
+    np.add.at(pairs, country.node_class[counties], wants * weight)
+    np.add.at(missed, country.node_class[counties], is_late * weight)
+    return Round(made, pairs, missed)
 
 
 def replayed(made: Plan, scenario: Scenario) -> Scenario:
@@ -201,13 +243,14 @@ def parcels(made: Plan, numbers: NDArray[np.int32] | None = None) -> list[Parcel
     ]
 
 
-def replay_compiled(made: Plan, scenario: Scenario, country: Country, bundles: Bundles) -> Outcome:
+def replay_compiled(made: Plan, case: Case) -> Outcome:
     """Run a plan in the compiled model, without the places below counties."""
     # These compile; a plan alone doesn't need them.
     from cuntong_simulations.model.run import run
     from cuntong_simulations.model.sky import silent, sky
 
-    upper, numbers = above_villages(country)
+    scenario, bundles = case.scenario, case.bundles
+    upper, numbers = above_villages(case.country)
     leased = replayed(made, scenario)
     on_air = np.flatnonzero(made.on_air)
     heard = silent(len(bundles.size), round(scenario.run.days * DAY_S / scenario.run.step))

@@ -8,19 +8,22 @@ import numpy as np
 
 from cuntong_simulations.scenario.scenario import Disks, Scenario
 
-from .capacity import Bools, Floats
+from .capacity import DAY_S, Bools, Floats
+from .carriers import departures_s, latest_s
 from .demand import Demand
-from .problem import NOTHING, departures_s, latest_s
+from .problem import NOTHING
+from .program import Ints
 from .result import Order
 
-DAY_S = 86400.0
+FINENESS = 20_000
+"""Sizes are rounded up to such a part of the room on a parcel's disks."""
 
 
 def orders(
     scenario: Scenario,
     wanted: Demand,
     disks: Disks,
-    count: Floats,
+    count: Ints,
     volume: Floats,
     arrives: Bools,
 ) -> tuple[Order, ...]:
@@ -41,8 +44,8 @@ def orders(
         By departure, and in each by node; a parcel is split between batches only where none has room for it. What
         doesn't fit into any batch leaves after the last: the plan keeps to batches, so this is a few that were split.
     """
-    latest = latest_s(scenario, wanted, disks)
-    place, release = np.nonzero(count > 0.5)
+    latest = latest_s(wanted, disks)
+    place, release = np.nonzero(count)
     urgency = np.lexsort((-volume[place, release], latest[wanted.tier[place], release]))
     room: dict[float, int] = dict.fromkeys(departures_s(scenario, disks).tolist(), disks.batch)
     found: list[Order] = []
@@ -62,7 +65,7 @@ def _contents(
     disks: Disks,
     site: int,
     release: int,
-    count: Floats,
+    count: Ints,
     volume: Floats,
     arrives: Bools,
 ) -> tuple[tuple[int, ...], int]:
@@ -72,14 +75,17 @@ def _contents(
     bundles = np.concatenate((
         np.flatnonzero(is_wanted & ~is_in_sky)[::-1], np.flatnonzero(is_in_sky)[::-1],
     ))  # fmt: skip
-    number = round(float(count[site, release]))
-    left, needed = number * disks.size, float(volume[site, release])
+    number = int(count[site, release])
+    room, needed = number * disks.size * (1 + NOTHING), float(volume[site, release])
     chosen: list[int] = []
+    left = room
     for bundle in bundles.tolist():
         size = float(wanted.size[bundle])
-        if size <= left * (1 + NOTHING):
+        if size <= left:
             chosen.append(bundle)
             left -= size
+    if wanted.size[chosen].sum() < needed * (1 - NOTHING):
+        chosen = [int(bundles[one]) for one in fullest(wanted.size[bundles], room)]
     # A bundle goes onto disks as a whole, though the plan may have meant a part of it.
     total = float(wanted.size[chosen].sum())
     for bundle in bundles.tolist():
@@ -89,6 +95,23 @@ def _contents(
             chosen.append(bundle)
             total += float(wanted.size[bundle])
     return tuple(sorted(chosen)), max(number, math.ceil(total / disks.size - NOTHING))
+
+
+def fullest(sizes: Floats, room: float) -> list[int]:
+    """Which of these fill the room best: the subset sum, to a part in `FINENESS` (Martello and Toth, 1990, 4.2)."""
+    units = np.ceil(sizes / room * FINENESS - NOTHING).astype(int).tolist()
+    within = (1 << (FINENESS + 1)) - 1
+    # A bit for each sum that can be reached with the first sizes.
+    reached = [1]
+    for unit in units:
+        reached.append((reached[-1] | reached[-1] << unit) & within)
+    left = reached[-1].bit_length() - 1
+    chosen = []
+    for number in range(len(units) - 1, -1, -1):
+        if not reached[number] >> left & 1:
+            chosen.append(number)
+            left -= units[number]
+    return chosen
 
 
 def _departures(

@@ -1,13 +1,17 @@
 """The planning problem as a mixed-integer program (research/simulation.md 6, model B, collapsed).
 
 Only the satellite needs to know bundles: what is on the air is paid for once and comes to all who have a dish. For
-everything else a release is a volume that is split between the link and disks:
+everything else a release is a volume that is split between the link and disks. Places that are alike form a group `g`
+of `n[g]`: volumes are the mean of a group's places. Where an uplink above is too thin for all, parcels and disks are
+counted for the whole group, so that some of its places get a parcel and others don't (`places.py` says which); elsewhere
+what one of them gets all of them get, since the same is the cheapest for each.
 
-    link[s,r] + disk[s,r] + covered[s] * air[s,r] >= need[s,r]
-    sum of link[s,r] over a Hall set   <= bytes of the downlink, of the source's uplink, in its interval
-    sum of passes * size[b] on_air[b]  <= bytes of the leased rate in its interval
-    disk[s,r] <= need[s,r] * parcel[s,r],  disk[s,r] <= disk size * disks[s,r],  disks >= parcel  (tight fixed charges)
-    sum of disks[s,r] over a Hall set  <= batches in its interval
+    link[g,r] + disk[g,r] + covered[g] * air[g,r] >= need[g,r]
+    sum of link[g,r] over a Hall set          <= bytes of the downlink in its interval
+    sum of n[g] link[g,r] over a Hall set     <= bytes of the source's uplink in its interval
+    sum of passes * size[b] on_air[b]         <= bytes of the leased rate in its interval
+    n[g] disk[g,r] <= need[g,r] * parcels[g,r],  n[g] disk[g,r] <= disk size * disks[g,r],  disks >= parcels
+    sum of disks[g,r] over a Hall set         <= batches in its interval
 
 Volumes are in GB and rates in Mbit/s, so that coefficients lie close together.
 """
@@ -15,115 +19,39 @@ Volumes are in GB and rates in Mbit/s, so that coefficients lie close together.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cuntong_daemon.policy.airtime import FRESH_PART, METADATA_PART
 from cuntong_daemon.policy.peers import may_trade
-from cuntong_daemon.policy.reception import SYMBOL_AIR_BYTES, Weather
-from cuntong_protocol.datacast.blocks import REPAIR_PART
-from cuntong_protocol.datacast.packets import SYMBOL_BYTES
 from cuntong_protocol.divisions import TIER_LABELS, Division
-from cuntong_simulations.model.country import Country
-from cuntong_simulations.results.costs import MONTH_S
-from cuntong_simulations.scenario.scenario import Costs, Disks, Satellite, Scenario
+from cuntong_simulations.scenario.scenario import Costs, Disks
 
-from .capacity import Bools, Floats, Hall, Rates, amount, hall
-from .demand import COUNTY, DAY_S, Demand
+from .capacity import Bools, Floats, Hall, amount, hall
+from .carriers import (
+    LEASE_STEP_MBIT_S,
+    departures_s,
+    disks_of,
+    latest_s,
+    months_of,
+    reception,
+    satellite_of,
+    sent,
+)
+from .demand import COUNTY, Demand
+from .inputs import Case
+from .program import Ints, Kind, Program
 
 GB = 1e9
 MBIT_GB_S = 1e6 / 8 / GB
 """GB in a second at 1 Mbit/s."""
-LEAST_LISTENING = 0.5
-"""The air is repeated for receivers that listen at least so much; others get the rest by other ways."""
-CAROUSEL_MISSING = 1e-3
-"""A plain carousel is repeated until less than this is missing."""
-LOST_TWICE = 1e-3
-"""Disks leave early enough to be sent again, unless fewer than this get lost."""
 LEAST_COST = 1e-6
 """Of a GB on a disk: what the link can bring isn't asked of the disk."""
+CHUNKS = 20
+"""Into so many the bundles that may be broadcast are put, for the envelope of a product."""
+FILL = 0.995
+"""Of a disk that isn't the last one of a parcel: bundles go onto disks as a whole."""
 NOTHING = 1e-9
-
-Ints = NDArray[np.int64]
-
-
-class Kind(IntEnum):
-    """What a row of the program says; of those up to `BATCH` a planner can have more."""
-
-    DOWN = 0
-    UP = 1
-    AIR = 2
-    BATCH = 3
-    COVER = 4
-    OTHER = 5
-
-
-@dataclass(slots=True)
-class Program:
-    """A mixed-integer program: minimise cost * x, lower <= x <= upper, row_lower <= A x <= row_upper.
-
-    Attributes:
-        kind: Of each row.
-        subject: What a row is about: a place (nation: -1) of DOWN, UP and COVER; else -1.
-        set_number: Of a row: the set in `Problem.sets[kind]`; of COVER the release.
-    """
-
-    cost: list[Floats] = field(default_factory=list)
-    lower: list[Floats] = field(default_factory=list)
-    upper: list[Floats] = field(default_factory=list)
-    is_integer: list[Bools] = field(default_factory=list)
-    row_lower: list[Floats] = field(default_factory=list)
-    row_upper: list[Floats] = field(default_factory=list)
-    kind: list[Ints] = field(default_factory=list)
-    subject: list[Ints] = field(default_factory=list)
-    set_number: list[Ints] = field(default_factory=list)
-    entries: list[tuple[Ints, Ints, Floats]] = field(default_factory=list)
-    column_count: int = 0
-    row_count: int = 0
-
-    def columns(
-        self,
-        count: int,
-        cost: float | Floats,
-        *,
-        lower: float | Floats = 0.0,
-        upper: float | Floats = math.inf,
-        is_integer: bool = False,
-    ) -> Ints:
-        """Add columns and return their numbers."""
-        self.cost.append(np.broadcast_to(np.asarray(cost, float), count))
-        self.lower.append(np.broadcast_to(np.asarray(lower, float), count))
-        self.upper.append(np.broadcast_to(np.asarray(upper, float), count))
-        self.is_integer.append(np.full(count, is_integer))
-        self.column_count += count
-        return np.arange(self.column_count - count, self.column_count)
-
-    def rows(
-        self,
-        count: int,
-        kind: Kind,
-        *,
-        lower: float | Floats = -math.inf,
-        upper: float | Floats = math.inf,
-        subject: int | Ints = -1,
-        set_number: int | Ints = -1,
-    ) -> Ints:
-        """Add rows and return their numbers."""
-        self.row_lower.append(np.broadcast_to(np.asarray(lower, float), count))
-        self.row_upper.append(np.broadcast_to(np.asarray(upper, float), count))
-        self.kind.append(np.full(count, int(kind)))
-        self.subject.append(np.broadcast_to(np.asarray(subject), count))
-        self.set_number.append(np.broadcast_to(np.asarray(set_number), count))
-        self.row_count += count
-        return np.arange(self.row_count - count, self.row_count)
-
-    def put(self, rows: int | Ints, columns: int | Ints, values: float | Floats) -> None:
-        """Put coefficients; those of one place are added up."""
-        row, column, value = np.broadcast_arrays(rows, columns, np.asarray(values, float))
-        self.entries.append((row.ravel(), column.ravel(), value.ravel()))
 
 
 @dataclass(slots=True)
@@ -131,119 +59,120 @@ class Problem:
     """The program, and what its columns mean. S places, R releases, B bundles.
 
     Attributes:
+        first: The first place of each place's group, (S).
+        need: GB that the program brings to each place, (S, R).
         link: Column of what a place gets of a release over its link, (S, R); -1: none.
-        disk, disks, parcel: Columns of volume, number of disks and parcel, (S, R); -1: none. Where one disk is enough,
-            `parcel` is `disks`.
+        disk: Column of what it gets on disks, in the mean of its group, (S, R); -1: none.
+        disks, parcels: Columns of how many units its group gets, (S, R); -1: none. Where one disk is enough for a place,
+            they are the same.
+        is_bound: Whether an uplink above a place could be too thin for all below it, (S).
+        unit: So many places of a group get a disk or parcel for each that its column says, (S).
         on_air: Column of each bundle, (B); -1: not to be had.
-        rate: Column of the leased rate in Mbit/s; -1: no satellite.
-        stock: Column of the disks that are bought; -1: they have no price.
+        rate: Column of the leased rate in steps of `LEASE_STEP_MBIT_S`; -1: no satellite.
         covered: Share of what is on the air that a place gets, (S, R).
         passes: GB of air time at the leased rate for a GB of a bundle.
         sets: By kind; items of DOWN are releases by tier, of UP and BATCH `tier * R + release`, of AIR releases.
-        room: GB (or disks) that a row of kinds DOWN to BATCH has, as far as the plan may use it; AIR: at the full rate.
+        room: By tier: GB that each place can take in the intervals of the sets of DOWN, (S, sets).
+        air_mbit_s: Rate that each bundle takes in the interval of each set of AIR, (sets, B).
     """
 
     program: Program
+    first: Ints
+    need: Floats
     link: Ints
     disk: Ints
     disks: Ints
-    parcel: Ints
+    parcels: Ints
+    is_bound: Bools
+    unit: Ints
     on_air: Ints
     rate: int
-    stock: int
     covered: Floats
     passes: float
     sets: dict[Kind, list[Hall]]
+    room: list[Floats]
+    air_mbit_s: Floats
 
+    def link_is_enough(self, tier: Ints) -> Bools:
+        """Whether a place's link brings a release in time, with all else that it has to bring, (S, R)."""
+        found = np.repeat(~self.is_bound[:, None], self.need.shape[1], axis=1)
+        for number, sets in enumerate(self.sets[Kind.DOWN]):
+            lacks = self.need @ sets.holds.T - self.room[number] > 1e-6 * self.need.max(initial=1.0)
+            found &= ~((lacks & (tier == number)[:, None]) @ sets.holds)
+        return found
 
-@dataclass(frozen=True, slots=True)
-class Margins:
-    """How carefully is planned: share of the capacities, and seconds by which deadlines come earlier."""
+    def rate_mbit_s(self, on_air: Bools) -> float:
+        """What has to be leased for these bundles."""
+        return float((self.air_mbit_s @ on_air).max(initial=0.0))
 
-    capacity: float = 1.0
-    deadline_s: float = 0.0
-
-
-def satellite_of(scenario: Scenario) -> Satellite | None:
-    """The satellite, if it has a price."""
-    costs = scenario.costs
-    return None if costs is None or costs.satellite_per_mbit_month is None else scenario.satellite
-
-
-def disks_of(scenario: Scenario) -> Disks | None:
-    """Disks, if they have a price."""
-    costs = scenario.costs
-    has_price = costs is not None and not (
-        costs.disk is None and costs.disk_trip is None and costs.parcel is None
-    )
-    return scenario.disks if has_price else None
-
-
-def months_of(scenario: Scenario) -> float:
-    """For how long the satellite is leased: the whole run."""
-    return scenario.run.days * DAY_S / MONTH_S
-
-
-def travel_s(disks: Disks) -> float:
-    """How long a disk may be on its way, being sent again where too many get lost."""
-    again = 0
-    if disks.lost > 0:
-        again = max(0, math.ceil(math.log(LOST_TWICE) / math.log(min(disks.lost, 0.99))) - 1)
-    return disks.transit_most + again * (disks.notice + disks.transit_most)
-
-
-def departures_s(scenario: Scenario, disks: Disks) -> Floats:
-    """When batches leave."""
-    return np.arange(0.0, scenario.run.days * DAY_S, max(disks.leave, scenario.run.step))
-
-
-def latest_s(scenario: Scenario, wanted: Demand, disks: Disks) -> Floats:
-    """When disks have to leave at the latest, by tier and release, (4, R)."""
-    largest = np.zeros_like(wanted.deadline_s)
-    np.maximum.at(largest, wanted.tier, wanted.need)
-    return wanted.deadline_s - travel_s(disks) - largest / disks.copy_rate
+    def is_on_offer(self, on_air: Bools) -> bool:
+        """Whether the satellite has so much, and may be used for them."""
+        upper = np.concatenate(self.program.upper)
+        is_allowed = not (on_air & (self.on_air < 0)).any()
+        return is_allowed and (
+            not on_air.any() or self.rate_mbit_s(on_air) <= upper[self.rate + 1] + NOTHING
+        )
 
 
 def build(
-    scenario: Scenario,
-    country: Country,
+    case: Case,
     wanted: Demand,
-    rates: Rates,
     *,
-    margins: Margins,
+    aired: Bools | None = None,
+    is_counted: bool = False,
+    is_tight: bool = False,
     is_elastic: bool = False,
 ) -> Problem:
     """Write the program down.
 
     Args:
-        scenario: With prices.
-        country: Of the scenario.
-        wanted: With `margins.deadline_s` in its deadlines.
-        rates: By site class.
-        margins: How carefully is planned.
+        case: With its margins.
+        wanted: With the margins of deadlines.
+        aired: Bundles that are broadcast, (B): what else is needed is left to links and disks. None: to be decided.
+        is_counted: Some places of any group may get disks and others not; for where batches are too small for all.
+        is_tight: Say also what a broadcast spares where only some places get parcels: a better bound, a larger program.
         is_elastic: Leave out the bounds that follow from capacities, since these can be exceeded.
     """
-    return _Builder(scenario, country, wanted, rates, margins, is_elastic).build()
+    return _Builder(case, wanted, aired, is_counted, is_tight, is_elastic).build()
+
+
+def brought_by_air(wanted: Demand, covered: Floats, aired: Bools) -> Floats:
+    """Bytes of each release that each place gets from the sky, (S, R)."""
+    is_of = wanted.release[:, None] == np.arange(wanted.release_count)
+    volume = (wanted.wants * np.where(aired, wanted.size, 0.0)) @ is_of
+    found: Floats = np.minimum(covered * volume[wanted.site_class], wanted.need)
+    return found
 
 
 class _Builder:
     def __init__(
         self,
-        scenario: Scenario,
-        country: Country,
+        case: Case,
         wanted: Demand,
-        rates: Rates,
-        margins: Margins,
+        aired: Bools | None,
+        is_counted: bool,
+        is_tight: bool,
         is_elastic: bool,
     ) -> None:
-        self.scenario, self.country, self.wanted, self.rates = scenario, country, wanted, rates
-        self.costs = scenario.costs or Costs(currency="", source="")
-        self.margins, self.is_elastic = margins, is_elastic
+        self.scenario, self.country, self.wanted, self.rates = (
+            case.scenario, case.country, wanted, case.rates,
+        )  # fmt: skip
+        self.costs = self.scenario.costs or Costs(currency="", source="")
+        self.is_counted, self.is_tight, self.is_elastic = is_counted, is_tight, is_elastic
+        self.is_sky_open = aired is None
         self.need = wanted.need / GB
+        self.passes, self.covered = 0.0, np.zeros_like(self.need)
+        satellite = satellite_of(self.scenario)
+        if satellite is not None:
+            self.passes, self.covered = reception(satellite, self.country, wanted, self.rates)
+            if aired is not None:
+                self.need = (wanted.need - brought_by_air(wanted, self.covered, aired)) / GB
+                self.need[self.need < NOTHING] = 0.0
         self.program = Program()
         self.sets: dict[Kind, list[Hall]] = {}
+        self.air_mbit_s = np.zeros((0, len(wanted.size)))
         self.none = np.full(self.need.shape, -1)
-        self.nation_class = int(country.node_class[0])
+        self.nation_class = int(self.country.node_class[0])
         has_source = wanted.source >= 0
         self.source_class = np.where(
             has_source, wanted.site_class[wanted.source], self.nation_class
@@ -252,36 +181,37 @@ class _Builder:
 
     def build(self) -> Problem:
         by_link = self._links()
-        on_air, rate, air, covered, passes = self._satellite()
-        disk, disks, parcel, stock = self._disks(by_link, covered)
-        problem = Problem(
-            self.program, self.link, disk, disks, parcel, on_air, rate, stock, covered, passes, self.sets
-        )  # fmt: skip
+        on_air, rate, air = self._satellite()
+        disk, disks, parcels = self._disks(by_link)
         if not self.is_elastic:
             for tier in range(1, COUNTY + 1):
-                self._cuts(tier, parcel, air, covered)
+                self._cuts(tier, disks, parcels, air)
+        if self.is_tight:
+            self._overlaps(on_air, air, parcels)
         place, release = np.nonzero((self.need > 0) & self.is_first[:, None])
         rows = self.program.rows(
             len(place), Kind.COVER, lower=self.need[place, release], subject=place, set_number=release
         )  # fmt: skip
-        for columns, values in ((self.link, None), (disk, None), (air, covered)):
-            there = columns[place, release] >= 0
-            value = 1.0 if values is None else values[place, release][there]
-            self.program.put(rows[there], columns[place, release][there], value)
-        return problem
+        self._put_there(rows, self.link[place, release], 1.0)
+        self._put_there(rows, disk[place, release], 1.0)
+        self._put_there(rows, air[place, release], self.covered[place, release])
+        return Problem(
+            self.program, self.first, self.need, self.link, disk, disks, parcels, self.is_bound, self.unit,
+            on_air, rate, self.covered, self.passes, self.sets, self.room, self.air_mbit_s,
+        )  # fmt: skip
 
     # Links.
 
     def _links(self) -> Floats:
         """Add links; returns what each place could get of each release over its link, GB, (S, R)."""
-        wanted, share = self.wanted, self.margins.capacity
+        wanted = self.wanted
         halls = [hall(wanted.released_s, by_tier) for by_tier in wanted.deadline_s]
         self.sets[Kind.DOWN] = halls
         own = np.zeros_like(self.need)
         for tier in range(1, COUNTY + 1):
             there = wanted.tier == tier
-            own[there] = self._intake(wanted.released_s, wanted.deadline_s[tier], there)
-        by_link = np.minimum(own * share, self.need)
+            own[there] = self._intake(wanted.released_s, wanted.deadline_s[tier])[there]
+        by_link = np.minimum(own, self.need)
         has_link = (self.need > 0) & (own > 0)
         taken = np.where(has_link, self.need if self.is_elastic else by_link, 0.0)
         items, room, binds, takes = self._uplinks(taken)
@@ -295,23 +225,21 @@ class _Builder:
             upper=taken[place, release],
         )
         self.link = self.link[self.first]
+        self.room = [self._intake(sets.begin_s, sets.end_s) for sets in halls]
         for tier in range(1, COUNTY + 1):
             self._downlinks(tier, halls[tier], taken)
         self._uplink_rows(items, room, binds, takes)
         return by_link
 
     def _merge(self, binds: Bools) -> None:
-        """Treat places alike that are alike: same class and need, and where an uplink above binds, below the same one.
+        """Put places together that are alike: same class and need, and where an uplink above binds, below the same one.
 
-        What one of them gets all of them get: a plan is a tenth as large, its integers are no longer interchangeable, and
-        people can follow it. Nothing is lost where no uplink and no batch binds, since the same choice is the cheapest
-        for all of them. Elsewhere a plan could be cheaper in which only some of them get disks; `Plan.bound` doesn't
-        speak of such plans. In an elastic program each place stands for itself.
+        In an elastic program each place stands for itself.
         """
         wanted = self.wanted
         own = np.arange(wanted.site_count)
-        is_bound = np.any(binds, axis=1)[wanted.source]
-        below = own if self.is_elastic else np.where(is_bound, wanted.source, -2)
+        self.is_bound: Bools = np.any(binds, axis=1)[wanted.source]
+        below = own if self.is_elastic else np.where(self.is_bound, wanted.source, -2)
         key = np.column_stack((
             wanted.site_class, wanted.tier, below, self.need,
             np.where(self.is_source, own, -1), self.source_class,
@@ -322,18 +250,18 @@ class _Builder:
         self.first = first[group.ravel()]
         self.is_first = self.first == own
         self.alike = count[group.ravel()]
+        self.unit = np.where(self.is_bound | self.is_counted, 1, self.alike)
 
-    def _intake(self, begin_s: Floats, end_s: Floats, there: Bools) -> Floats:
-        """GB that some places can take in intervals, (places, intervals): their own link, and what is new at their source."""
-        rates, wanted = self.rates, self.wanted
+    def _intake(self, begin_s: Floats, end_s: Floats) -> Floats:
+        """GB that places can take in intervals, (S, intervals): their own link, and what is new at their source."""
+        rates = self.rates
         down = amount(rates.down, rates.first_hour, begin_s, end_s)
         fresh = amount(rates.up * rates.phi, rates.first_hour, begin_s, end_s)
-        return np.minimum(down[wanted.site_class[there]], fresh[self.source_class[there]]) / GB
+        return np.minimum(down[self.wanted.site_class], fresh[self.source_class]) / GB
 
     def _downlinks(self, tier: int, sets: Hall, taken: Floats) -> None:
-        is_there = (self.wanted.tier == tier) & self.is_first
-        there = np.flatnonzero(is_there)
-        room = self._intake(sets.begin_s, sets.end_s, is_there) * self.margins.capacity
+        there = np.flatnonzero((self.wanted.tier == tier) & self.is_first)
+        room = self.room[tier][there]
         load = taken[there] @ sets.holds.T
         # One release alone is bounded by its column, unless there is to be slack.
         is_alone = sets.holds.sum(axis=1) == 1
@@ -344,48 +272,138 @@ class _Builder:
         row, release = np.nonzero(sets.holds[number])
         self._put_there(rows[row], self.link[there[at[row]], release], 1.0)
 
-    def _cuts(self, tier: int, parcel: Ints, air: Ints, covered: Floats) -> None:
+    def _cuts(self, tier: int, disks: Ints, parcels: Ints, air: Ints) -> None:
         """Say what follows from whole parcels: what the link can't bring comes from the sky, or a parcel goes there.
 
         Without them the relaxation sends a tenth of a parcel for a missing tenth, and the solver takes minutes to find
         out about each place. With `lacks` the part of a set that a place's link can't bring, each parcel covers at most
         its release, and all of what is lacking: a valid inequality, and the tightest for a single release.
         """
-        is_there = (self.wanted.tier == tier) & self.is_first
-        sets, there = self.sets[Kind.DOWN][tier], np.flatnonzero(is_there)
-        room = self._intake(sets.begin_s, sets.end_s, is_there)
-        lacks = self.need[there] @ sets.holds.T - room * self.margins.capacity
+        sets = self.sets[Kind.DOWN][tier]
+        there = np.flatnonzero((self.wanted.tier == tier) & self.is_first)
+        lacks = self.need[there] @ sets.holds.T - self.room[tier][there]
         at, number = np.nonzero(lacks > NOTHING)
+        if not len(at):
+            return
         lacking, place = lacks[at, number], there[at]
         row, release = np.nonzero(sets.holds[number])
         brings = np.minimum(lacking[row], self.need[place[row], release])
         rows = self.program.rows(len(at), Kind.OTHER, lower=lacking)
-        self._put_there(rows[row], parcel[place[row], release], brings)
-        self._put_there(rows[row], air[place[row], release], covered[place[row], release])
+        units = (self.unit / self.alike)[place[row]]
+        self._put_there(rows[row], parcels[place[row], release], brings * units)
+        self._put_there(rows[row], air[place[row], release], self.covered[place[row], release])
+        self._whole_cuts(place, number, sets.holds, lacking, parcels, air, math.inf)
+        if (disks != parcels).any():
+            self._whole_cuts(place, number, sets.holds, lacking, disks, air, self.disk_gb)
+
+    def _whole_cuts(
+        self,
+        place: Ints,
+        number: Ints,
+        holds: Bools,
+        lacking: Floats,
+        counts: Ints,
+        air: Ints,
+        most: float,
+    ) -> None:
+        """Say that half a parcel is none: the air brings so much that some parcels are enough, or there is one more.
+
+        Args:
+            place: First places of groups, (cuts).
+            number: The set of each cut, (cuts).
+            holds: Releases of each set, (sets, R).
+            lacking: GB that links lack for a set, (cuts).
+            counts: Columns of parcels, or of disks, (S, R).
+            air: Columns, (S, R).
+            most: GB that one of them holds.
+        """
+        need = np.where(holds[number], self.need[place], 0.0)
+        most = min(most, float(need.max()))
+        parts = np.arange(math.ceil(need.max() / most - NOTHING))
+        pieces = np.clip(need[..., None] - parts * most, 0.0, most).reshape(len(place), -1)
+        brought = np.cumsum(-np.sort(-pieces, axis=1), axis=1)
+        # What is still lacking after the largest parcel, the two largest, and so on.
+        left = lacking[:, None] - np.column_stack((np.zeros(len(place)), brought[:, :-1]))
+        rows = self.program.rows(
+            len(place), Kind.OTHER, lower=(left > NOTHING).sum(axis=1).astype(float)
+        )
+        cut, release = np.nonzero(holds[number])
+        columns = counts[place[cut], release]
+        self._put_there(rows[cut], columns, (self.unit / self.alike)[place[cut]])
         # Places of one class lack the same and are helped by the same broadcast: one decision for all of them.
-        under_sky = np.flatnonzero((air[place] >= 0).any(axis=1))
-        alike = np.column_stack((self.wanted.site_class[place], number, lacking.round(6)))
-        groups, first, group = np.unique(
-            alike[under_sky], axis=0, return_index=True, return_inverse=True
-        )
-        is_enough = self.program.columns(len(groups), 0.0, upper=1.0, is_integer=True)
-        which = np.full(len(at), -1)
-        which[under_sky] = is_enough[group.ravel()]
-        one_each = np.full(len(at), -1)
-        one_each[under_sky] = self.program.rows(len(under_sky), Kind.OTHER, lower=1.0)
-        self._put_there(one_each[under_sky], which[under_sky], 1.0)
-        part = which[row] >= 0
-        self._put_there(one_each[row[part]], parcel[place[row], release][part], 1.0)
-        example = under_sky[first]
-        rows = np.full(len(at), -1)
-        rows[example] = self.program.rows(len(groups), Kind.OTHER, lower=0.0)
-        self._put_there(rows[example], which[example], -lacking[example])
-        part = rows[row] >= 0
-        self._put_there(
-            rows[row[part]],
-            air[place[row], release][part],
-            covered[place[row], release][part],
-        )
+        under_sky: Bools = np.any(np.where(holds[number], air[place], -1) >= 0, axis=1)
+        cut, level = np.nonzero((left > NOTHING) & under_sky[:, None])
+        alike = np.column_stack((
+            self.wanted.site_class[place[cut]], number[cut], level, left[cut, level].round(6),
+        ))  # fmt: skip
+        _keys, first, group = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+        is_enough = self.program.columns(len(first), 0.0, upper=1.0, is_integer=True)
+        self.program.put(rows[cut], is_enough[group.ravel()], 1.0)
+        rows = self.program.rows(len(first), Kind.OTHER, lower=0.0)
+        self.program.put(rows, is_enough, -left[cut[first], level[first]])
+        row, release = np.nonzero(holds[number[cut[first]]])
+        example = place[cut[first[row]]]
+        self._put_there(rows[row], air[example, release], self.covered[example, release])
+
+    def _overlaps(self, on_air: Ints, air: Ints, parcels: Ints) -> None:
+        """Say that what is broadcast spares the links of those places only that get no parcel.
+
+        Where some places of a group get one, the mean would count the broadcast twice for them. What places without a
+        parcel have of it is the product of their share and of what is on the air; with bundles put into a few chunks it
+        is written down by its envelope (McCormick, 1976), which is exact for chunks that are on the air as a whole, or
+        not at all.
+        """
+        wanted, program = self.wanted, self.program
+        mixes = self.is_first[:, None] & (self.unit < self.alike)[:, None]
+        place, release = np.nonzero(mixes & (air >= 0) & (parcels >= 0) & (self.need > 0))
+        if not len(place):
+            return
+        chunk = self._chunks(on_air)
+        count = int(chunk.max()) + 1
+        bundle = np.flatnonzero(chunk >= 0)
+        size: Floats = np.bincount(chunk[bundle], wanted.size[bundle] / GB, count).astype(float)
+        aired = program.columns(count, 0.0, upper=size)
+        rows = program.rows(count, Kind.OTHER, upper=0.0)
+        program.put(rows, aired, 1.0)
+        program.put(rows[chunk[bundle]], on_air[bundle], -wanted.size[bundle] / GB)
+
+        # Bundles of a chunk are of one release and wanted by the same places.
+        example = bundle[np.unique(chunk[bundle], return_index=True)[1]]
+        is_of = wanted.release[example] == release[:, None]
+        row, which = np.nonzero(is_of & wanted.wants[wanted.site_class[place]][:, example])
+        spared = program.columns(len(row), 0.0)
+        rows = program.rows(len(row), Kind.OTHER, upper=0.0)
+        program.put(rows, spared, 1.0)
+        program.put(rows, aired[which], -1.0)
+        part = (self.unit / self.alike)[place]
+        rows = program.rows(len(row), Kind.OTHER, upper=size[which])
+        program.put(rows, spared, 1.0)
+        program.put(rows, parcels[place, release][row], size[which] * part[row])
+        need = self.need[place, release]
+        rows = program.rows(len(place), Kind.OTHER, lower=need)
+        self._put_there(rows, self.link[place, release], 1.0)
+        program.put(rows, parcels[place, release], need * part)
+        program.put(rows[row], spared, self.covered[place, release][row])
+
+    def _chunks(self, on_air: Ints) -> Ints:
+        """A number for each bundle that may be broadcast, -1 for others: alike bundles that go together, (B)."""
+        wanted = self.wanted
+        choices = np.unique(wanted.wants[wanted.site_class], axis=0)
+        kinds, kind = np.unique(np.vstack((wanted.release, choices)), axis=1, return_inverse=True)
+        kind = kind.ravel()
+        chunk = np.full(len(on_air), -1)
+        allowed = np.where(on_air >= 0, wanted.size, 0.0)
+        most = allowed.sum() / CHUNKS
+        begin = 0
+        for number in range(kinds.shape[1]):
+            there = np.flatnonzero((kind == number) & (on_air >= 0))
+            if len(there):
+                volume = np.cumsum(wanted.size[there]) - wanted.size[there] / 2
+                parts = max(1, round(float(wanted.size[there].sum() / most)))
+                part = (volume / wanted.size[there].sum() * parts).astype(int)
+                chunk[there] = begin + np.unique(part, return_inverse=True)[1]
+                begin = int(chunk[there].max()) + 1
+        return chunk
 
     def _put_there(self, rows: Ints, columns: Ints, values: float | Floats) -> None:
         """Put coefficients where there is a column."""
@@ -419,7 +437,6 @@ class _Builder:
         )
         room[:-1] += up[wanted.site_class]
         room[-1] += up[self.nation_class]
-        room *= self.margins.capacity
 
         above = wanted.source
         further = np.where(above >= 0, wanted.source[above], -1)
@@ -468,32 +485,36 @@ class _Builder:
 
     # Satellite.
 
-    def _satellite(self) -> tuple[Ints, int, Ints, Floats, float]:
+    def _satellite(self) -> tuple[Ints, int, Ints]:
         wanted, rates, program = self.wanted, self.rates, self.program
         on_air = np.full(len(wanted.size), -1)
-        covered = np.zeros_like(self.need)
         satellite = satellite_of(self.scenario)
-        if satellite is None:
-            return on_air, -1, self.none, covered, 0.0
+        if satellite is None or not self.is_sky_open:
+            return on_air, -1, self.none
         names = [release.name for release in self.scenario.releases]
         allowed = np.array([not satellite.releases or name in satellite.releases for name in names])
-        passes, share = _reception(satellite, self.country, wanted, rates)
-        in_time = wanted.deadline_s >= wanted.deadline_s[COUNTY]
-        covered = share[wanted.site_class, None] * in_time[wanted.tier] * allowed
 
         bundle = np.flatnonzero(allowed[wanted.release])
         on_air[bundle] = program.columns(len(bundle), 0.0, upper=1.0, is_integer=True)
         price = (self.costs.satellite_per_mbit_month or 0.0) * months_of(self.scenario)
         most = satellite.rate / GB / MBIT_GB_S
-        (rate,) = program.columns(1, price, upper=math.inf if self.is_elastic else most)
+        (steps,) = program.columns(1, price * LEASE_STEP_MBIT_S, is_integer=True)
+        (rate,) = program.columns(1, 0.0, upper=math.inf if self.is_elastic else most)
+        (leased,) = program.rows(1, Kind.OTHER, upper=0.0)
+        program.put(leased, rate, 1.0)
+        program.put(leased, steps, -LEASE_STEP_MBIT_S)
 
         sets = hall(wanted.released_s, wanted.deadline_s[COUNTY])
         self.sets[Kind.AIR] = [sets]
         seconds = amount(rates.air[None], rates.first_hour, sets.begin_s, sets.end_s)[0]
         rows = program.rows(len(seconds), Kind.AIR, upper=0.0, set_number=np.arange(len(seconds)))
-        program.put(rows, rate, -seconds * MBIT_GB_S * self.margins.capacity)
+        program.put(rows, rate, -seconds * MBIT_GB_S)
+        self.air_mbit_s = (
+            sets.holds[:, wanted.release] * self.passes * wanted.size / GB
+            / np.maximum(seconds * MBIT_GB_S, NOTHING)[:, None]
+        )  # fmt: skip
         at, which = np.nonzero(sets.holds[:, wanted.release[bundle]])
-        program.put(rows[at], on_air[bundle[which]], passes * wanted.size[bundle[which]] / GB)
+        program.put(rows[at], on_air[bundle[which]], self.passes * wanted.size[bundle[which]] / GB)
         if self.is_elastic:
             # What is leased beyond what there is counts as capacity that is missing.
             (limit,) = program.rows(1, Kind.AIR, upper=most, set_number=len(seconds))
@@ -510,17 +531,17 @@ class _Builder:
             choices[kind][:, bundle] & (wanted.release[bundle] == release[:, None])
         )
         program.put(rows[at], on_air[bundle[which]], -wanted.size[bundle[which]] / GB)
-        columns = np.where(covered > 0, air[choice.ravel()], -1)
-        return on_air, int(rate), columns, covered, passes
+        columns = np.where(self.covered > 0, air[choice.ravel()], -1)
+        return on_air, int(steps), columns
 
     # Disks.
 
-    def _disks(self, by_link: Floats, covered: Floats) -> tuple[Ints, Ints, Ints, int]:
+    def _disks(self, by_link: Floats) -> tuple[Ints, Ints, Ints]:
         wanted, program, costs = self.wanted, self.program, self.costs
         disks = disks_of(self.scenario)
         if disks is None:
-            return self.none, self.none, self.none, -1
-        latest = latest_s(self.scenario, wanted, disks)
+            return self.none, self.none, self.none
+        latest = latest_s(wanted, disks)
         leave = departures_s(self.scenario, disks)
         is_to = np.array([TIER_LABELS[tier] in disks.to for tier in range(COUNTY + 1)])
         chances = (leave >= wanted.released_s[:, None]) & (leave <= latest[..., None])
@@ -528,56 +549,71 @@ class _Builder:
         is_possible = (self.need > 0) & possible[wanted.tier]
         place, release = np.nonzero(is_possible & self.is_first[:, None])
         need, alike = self.need[place, release], self.alike[place].astype(np.float64)
-        size = disks.size / GB
+        unit = self.unit[place]
+        units = alike / unit
+        self.disk_gb = size = disks.size / GB
         # What can't come by any other way has to be on disks: integers that are known beforehand.
-        least = need - by_link[place, release] - covered[place, release] * need
+        least = need - by_link[place, release]
+        if self.is_sky_open:
+            least -= self.covered[place, release] * need
         least = np.zeros(len(need)) if self.is_elastic else np.maximum(least, 0.0)
-        sent = 1 / (1 - min(disks.lost, 0.99))
-        trip, parcel_price = (costs.disk_trip or 0.0) * sent, (costs.parcel or 0.0) * sent
-        is_one = need <= size
-        one_more: Floats = (trip + np.where(is_one, parcel_price, 0.0)) * alike
+        trip, parcel_price = (
+            float(one or 0.0) * sent(disks) for one in (costs.disk_trip, costs.parcel)
+        )
+        most = np.ceil(need / size - NOTHING)
+        is_one = most <= 1
+        holds = np.maximum(FILL * size, need / most)
 
-        disk, count, parcel = self.none.copy(), self.none.copy(), self.none.copy()
+        disk, count, parcels = self.none.copy(), self.none.copy(), self.none.copy()
         least_costs: Floats = LEAST_COST * alike
         disk[place, release] = volume = program.columns(len(place), least_costs, upper=need)
         count[place, release] = number = program.columns(
             len(place),
-            one_more,
-            lower=np.ceil(least / size - NOTHING),
-            upper=np.ceil(need / size - NOTHING),
+            (trip + np.where(is_one, parcel_price, 0.0)) * unit,
+            lower=np.ceil(least / holds - NOTHING) * units,
+            upper=most * units,
             is_integer=True,
         )
-        parcel[place, release] = number
         many = np.flatnonzero(~is_one)
-        parcels = number.copy()
-        each: Floats = parcel_price * alike[many]
-        parcels[many] = program.columns(
+        parcel = number.copy()
+        parcel[many] = program.columns(
             len(many),
-            each,
-            lower=np.where(least[many] > NOTHING, 1.0, 0.0),
-            upper=1.0,
+            parcel_price * unit[many],
+            lower=np.where(least[many] > NOTHING, units[many], 0.0),
+            upper=units[many],
             is_integer=True,
         )
-        parcel[place, release] = parcels
+        parcels[place, release] = parcel
         rows = program.rows(len(place), Kind.OTHER, upper=0.0)
-        program.put(rows, volume, 1.0)
-        program.put(rows, parcels, -need)
-        rows = program.rows(len(many), Kind.OTHER, upper=0.0)
-        program.put(rows, volume[many], 1.0)
-        program.put(rows, number[many], -size)
+        program.put(rows, volume, units)
+        program.put(rows, parcel, -need)
+        # A parcel's last disk isn't full.
+        need, holds, others = need[many], holds[many], most[many] - 1
+        last = need - others * holds
+        rows = program.rows(2 * len(many), Kind.OTHER, upper=0.0).reshape(2, -1)
+        program.put(rows, volume[many], units[many])
+        program.put(rows[0], number[many], -holds)
+        program.put(rows[1], number[many], -last)
+        program.put(rows[1], parcel[many], others * (last - holds))
         rows = program.rows(len(many), Kind.OTHER, lower=0.0)
         program.put(rows, number[many], 1.0)
-        program.put(rows, parcels[many], -1.0)
+        program.put(rows, parcel[many], -1.0)
 
-        disk, count, parcel = disk[self.first], count[self.first], parcel[self.first]
-        place, release = np.nonzero(count >= 0)
-        item, number = wanted.tier[place] * wanted.release_count + release, count[place, release]
-        self._batches(disks, leave, item, number, latest, possible)
-        stock = self._stock(item, number) if costs.disk else -1
-        return disk, count, parcel, stock
+        item = wanted.tier[place] * wanted.release_count + release
+        self._batches(disks, leave, item, number, unit, latest, possible)
+        if costs.disk:
+            self._stock(item, number, unit)
+        return disk[self.first], count[self.first], parcels[self.first]
 
     def _batches(
-        self, disks: Disks, leave: Floats, item: Ints, number: Ints, latest: Floats, possible: Bools
+        self,
+        disks: Disks,
+        leave: Floats,
+        item: Ints,
+        number: Ints,
+        unit: Ints,
+        latest: Floats,
+        possible: Bools,
     ) -> None:
         released = np.tile(self.wanted.released_s, COUNTY + 1)
         used = np.flatnonzero(possible.ravel())
@@ -594,9 +630,9 @@ class _Builder:
             set_number=np.arange(len(holds)),
         )  # fmt: skip
         at, which = np.nonzero(holds[:, item])
-        self.program.put(rows[at], number[which], 1.0)
+        self.program.put(rows[at], number[which], unit[which].astype(float))
 
-    def _stock(self, item: Ints, number: Ints) -> int:
+    def _stock(self, item: Ints, number: Ints, unit: Ints) -> None:
         """Disks are bought for the most that are away at once: from a release to its deadline."""
         (stock,) = self.program.columns(1, self.costs.disk or 0.0)
         released = np.tile(self.wanted.released_s, COUNTY + 1)
@@ -605,36 +641,4 @@ class _Builder:
         rows = self.program.rows(len(moments), Kind.OTHER, upper=0.0)
         self.program.put(rows, int(stock), -1.0)
         at, which = np.nonzero(is_away[:, item])
-        self.program.put(rows[at], number[which], 1.0)
-        return int(stock)
-
-
-def _reception(
-    satellite: Satellite, country: Country, wanted: Demand, rates: Rates
-) -> tuple[float, Floats]:
-    """What the air costs and brings.
-
-    Returns:
-        Bytes of the leased rate for each byte of a bundle, and the share that each site class gets.
-    """
-    has_dish = np.array([one.has_dish for one in country.classes])
-    on_air = rates.air / max(rates.air.sum(), NOTHING)
-    listens = np.where(has_dish, rates.listens @ on_air, 0.0)
-    used = listens[wanted.site_class]
-    used = used[used >= LEAST_LISTENING]
-    weather = Weather(
-        loss=min(satellite.loss, 0.99),
-        fade_s=satellite.fade,
-        fades_an_hour=satellite.fades_per_hour,
-    )
-    clear = max(weather.clear_part, 0.01)
-    least = float(used.min()) if len(used) else 1.0
-    overhead = SYMBOL_AIR_BYTES / SYMBOL_BYTES / (1 - METADATA_PART)
-    # While first passes wait, up to a quarter of the air repeats.
-    if satellite.code == "fountain":
-        passes = max(1 + REPAIR_PART, 1 / clear) * max(1 / FRESH_PART, 1 / least)
-        return passes * overhead, np.minimum(listens / least, 1.0)
-    missing = 1 - clear * least
-    passes = math.ceil(math.log(CAROUSEL_MISSING) / math.log(missing)) if missing > 0 else 1
-    share = np.where(listens >= least, 1.0, 1 - (1 - clear * listens) ** passes)
-    return max(1 / FRESH_PART, passes) * overhead, np.where(has_dish, share, 0.0)
+        self.program.put(rows[at], number[which], unit[which].astype(float))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cuntong_protocol.texts import Sentence
 from cuntong_simulations.results.findings import CostLine
 
-from .problem import Margins
+from .inputs import Margins
 from .solve import Status
 
 Floats = NDArray[np.float64]
@@ -23,6 +23,8 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         places: That need it.
         without_disks: Of them that get no disks.
+        by_satellite: Of them to which the satellite brings something.
+        link_is_enough: Of them for which their links alone would do.
     """
 
     release: str
@@ -30,6 +32,8 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     places: int
     without_disks: int
+    by_satellite: int
+    link_is_enough: int
     need_bytes: float
     link_bytes: float
     satellite_bytes: float
@@ -113,8 +117,9 @@ class Plan:
         node: Node numbers of the places, (S).
         link_bytes, satellite_bytes, disk_bytes: What each gets of each release by which way, (S, R).
         cost: Of all lines.
-        bound: No plan with these margins that treats alike places alike is cheaper.
-        gap: Between the program's optimum and `bound`, relative.
+        bound: No plan with these margins is cheaper; where batches are full and time ran out before it was looked at place
+            by place: none that gives alike places the same.
+        gap: Between `cost` and `bound`, relative.
         seconds: It took.
     """
 

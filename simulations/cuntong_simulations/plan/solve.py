@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,7 +16,7 @@ from cuntong_protocol.errors import Fault
 from cuntong_protocol.texts import N_
 
 from .errors import PlanError
-from .problem import Program
+from .program import Program
 
 Floats = NDArray[np.float64]
 Tell = Callable[[float, float], None]
@@ -49,6 +49,11 @@ class Solution:
     gap: float
     seconds: float
 
+    @classmethod
+    def none(cls, status: Status = Status.INFEASIBLE) -> Solution:
+        """Nothing was found."""
+        return cls(status, np.zeros(0), math.inf, math.inf, 0.0, 0.0)
+
 
 def solve(
     program: Program,
@@ -57,6 +62,8 @@ def solve(
     gap: float = 0.0,
     is_relaxed: bool = False,
     tell: Tell | None = None,
+    start: Mapping[int, float] | None = None,
+    within: Mapping[int, tuple[float, float]] | None = None,
 ) -> Solution:
     """Minimise.
 
@@ -66,6 +73,8 @@ def solve(
         gap: Relative gap that is good enough.
         is_relaxed: Integers may be fractions: the linear relaxation, a lower bound.
         tell: Is told how it gets on.
+        start: Columns of a solution that is known, the rest follows.
+        within: Other bounds of some columns.
 
     Raises:
         PlanError: `sim.plan-solver`: the solver failed; a bug.
@@ -78,6 +87,12 @@ def solve(
     for name, value in options.items():
         highs.setOptionValue(name, value)
     highs.passModel(_model(program, is_relaxed))
+    for column, (lower, upper) in (within or {}).items():
+        highs.changeColBounds(column, lower, upper)
+    if start:
+        highs.setSolution(
+            len(start), np.array([*start], np.int32), np.array([*start.values()], np.float64)
+        )
     if tell is not None and not is_relaxed:
         highs.cbMipLogging.subscribe(
             lambda event: tell(time.perf_counter() - began, event.data_out.mip_gap)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuntong_daemon.i18n import _
-from cuntong_simulations.model.country import Bundles, Country, build
+from cuntong_simulations.model.country import build
 from cuntong_simulations.model.outcome import Outcome
 from cuntong_simulations.plan.explain import gains
+from cuntong_simulations.plan.inputs import Case, case_of
 from cuntong_simulations.plan.loop import Round, best, replay_compiled, replayed, tighten
 from cuntong_simulations.plan.result import Plan
 from cuntong_simulations.scenario.bundles import bundles_of
@@ -56,17 +57,18 @@ def make(file: Path, *, seconds: float = 60.0, tell: Tell = lambda _text: None) 
     scenario = load(file)
     country = build(scenario)
     bundles = bundles_of(scenario, country)
+    case = case_of(scenario, country, bundles)
     replays: dict[int, Outcome] = {}
 
-    def replay(made: Plan, scenario: Scenario, country: Country, bundles: Bundles) -> Outcome:
+    def replay(made: Plan, case: Case) -> Outcome:
         tell(_("replaying the plan in the model"))
-        replays[id(made)] = replay_compiled(made, scenario, country, bundles)
+        replays[id(made)] = replay_compiled(made, case)
         return replays[id(made)]
 
     def told(one: Round) -> None:
         tell(_("{share} of the deadlines missed", share=amounts.share(one.missed_share)))
 
-    rounds = tighten(scenario, country, bundles, seconds=seconds, told=told, replay=replay)
+    rounds = tighten(case, seconds=seconds, told=told, replay=replay)
     chosen = best(rounds)
     plan = chosen.plan
     outcome = replays.get(id(plan))
@@ -79,9 +81,7 @@ def make(file: Path, *, seconds: float = 60.0, tell: Tell = lambda _text: None) 
         plan,
         scenario,
         bundles.names,
-        gains=gains(scenario, country, bundles, margins=plan.margins)
-        if outcome is not None
-        else [],
+        gains=gains(case, margins=plan.margins) if outcome is not None else [],
         missed_share=chosen.missed_share if outcome is not None else None,
     )
     orders = [

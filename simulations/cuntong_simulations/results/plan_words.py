@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
 from cuntong_daemon.i18n import _, ngettext
+from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_protocol.texts import N_
 from cuntong_simulations.plan.result import Gain, Shortfall, Way
 
 from . import amounts, words
+from .findings import CostLine
 from .planned import Planned
 
 LEAST_SHARE = 0.001
@@ -53,9 +60,17 @@ def verdict(planned: Planned) -> str:
 def needs(way: Way) -> str:
     """What the places of a row need: the question that a planner asks first."""
     parts = []
-    if way.satellite_bytes > LEAST_SHARE * way.need_bytes:
+    is_aired = way.satellite_bytes > LEAST_SHARE * way.need_bytes
+    aired = amounts.part(way.satellite_bytes / way.need_bytes)
+    if _is_by_link(way):
+        if not is_aired:
+            return _("the link alone")
+        return _("the link alone; {share} comes by satellite anyway", share=aired)
+    if is_aired:
         parts.append(
-            _("satellite for {share}", share=amounts.part(way.satellite_bytes / way.need_bytes))
+            _("satellite for {share}", share=aired)
+            if way.by_satellite == way.places
+            else _("satellite to {count} of them", count=amounts.count(way.by_satellite))
         )
     if way.disk_bytes > LEAST_SHARE * way.need_bytes:
         share = amounts.part(way.disk_bytes / way.need_bytes)
@@ -69,26 +84,63 @@ def needs(way: Way) -> str:
 
 
 def way_rows(planned: Planned) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the mix: the first three and the last are words, then come figures, of which three are shares."""
-    heads = [_("Tier"), _("Link"), _("Release"), _("places"), _("each needs"), _("by link"),
+    """Heads and rows of the mix: the first three and the last are words, then come figures, of which three are shares.
+
+    Kind of link by kind of link; where the link alone does for every release, in one row.
+    """
+    heads = [_("Tier"), _("Link"), _("Release"), _("places"), _("volume each"), _("by link"),
              _("satellite"), _("disk"), _("needs")]  # fmt: skip
-    rows = [
-        [
-            words.tier_name(way.tier),
-            words.link_name(way.link),
-            way.release,
-            amounts.count(way.places),
-            amounts.size(way.need_bytes / way.places),
-            *(
-                amounts.part(carried / way.need_bytes)
-                for carried in (way.link_bytes, way.satellite_bytes, way.disk_bytes)
-            ),
-            needs(way),
-        ]
-        for way in planned.ways
-        if way.places and way.need_bytes
-    ]
+    kinds: dict[tuple[str, str], list[Way]] = defaultdict(list)
+    for way in planned.ways:
+        if way.places and way.need_bytes:
+            kinds[way.tier, way.link].append(way)
+    rows = []
+    for tier in TIER_LABELS:
+        for kind, ways in kinds.items():
+            if kind[0] != tier:
+                continue
+            if all(_is_by_link(way) for way in ways):
+                ways = [_together(ways)]
+            rows += [_row(way) for way in ways]
     return heads, rows
+
+
+def _is_by_link(way: Way) -> bool:
+    """The link alone does, whatever else may come."""
+    return way.link_is_enough == way.places and way.disk_bytes <= LEAST_SHARE * way.need_bytes
+
+
+def _together(ways: Sequence[Way]) -> Way:
+    """What the same places get of several releases."""
+    if len(ways) == 1:
+        return ways[0]
+    sums = {
+        name: sum(getattr(way, name) for way in ways)
+        for name in (
+            "need_bytes",
+            "link_bytes",
+            "satellite_bytes",
+            "disk_bytes",
+            "disks",
+            "parcels",
+        )
+    }
+    return msgspec.structs.replace(ways[0], release=_("all"), **sums)
+
+
+def _row(way: Way) -> list[str]:
+    return [
+        words.tier_name(way.tier),
+        words.link_name(way.link),
+        way.release,
+        amounts.count(way.places),
+        amounts.size(way.need_bytes / way.places),
+        *(
+            amounts.part(carried / way.need_bytes)
+            for carried in (way.link_bytes, way.satellite_bytes, way.disk_bytes)
+        ),
+        needs(way),
+    ]
 
 
 def cost_rows(planned: Planned) -> list[tuple[str, str]]:
@@ -96,10 +148,22 @@ def cost_rows(planned: Planned) -> list[tuple[str, str]]:
     return [
         (
             _(words.COST_NAMES.get(line.item, line.item)),
-            f"{line.quantity:,.4g} {_(words.UNIT_NAMES.get(line.unit, line.unit))} × {amounts.money(line.price, planned.currency)} = {amounts.money(line.cost, planned.currency)}",
+            f"{_quantity(line, planned)} × {amounts.money(line.price, planned.currency)} = {amounts.money(line.cost, planned.currency)}",
         )
         for line in planned.bill
     ]
+
+
+def _quantity(line: CostLine, planned: Planned) -> str:
+    if line.item == "satellite" and planned.satellite_mbit_s:
+        return _(
+            "{rate} Mbit/s × {months} months",
+            rate=f"{planned.satellite_mbit_s:.4g}",
+            months=f"{line.quantity / planned.satellite_mbit_s:.5g}",
+        )
+    digits = 0 if line.quantity >= 1000 else 1
+    unit = _(words.UNIT_NAMES.get(line.unit, line.unit))
+    return f"{line.quantity:,.{digits}f}".removesuffix(".0") + f" {unit}"
 
 
 def shortfall_text(short: Shortfall) -> str:
@@ -132,10 +196,13 @@ def gain_rows(planned: Planned) -> list[tuple[str, str]]:
 
 
 def _saves(gain: Gain, currency: str) -> str:
-    text = amounts.money(gain.saves, currency)
+    saved = amounts.money(gain.saves, currency)
     if gain.price is None:
-        return text
-    return _("{saved}, costs {price}", saved=text, price=amounts.money(gain.price, currency))
+        return _("saves {saved}", saved=saved)
+    price = amounts.money(gain.price, currency)
+    if gain.price > gain.saves:
+        return _("saves {saved}, but costs {price}", saved=saved, price=price)
+    return _("saves {saved} and costs {price}", saved=saved, price=price)
 
 
 def _kind(tier: str, link: str) -> str:

@@ -25,6 +25,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
         on_air: Names of the bundles that are broadcast.
         by_hand: The same question, answered without program and model.
         calibration, measured: As in a run's manifest.
+        scenario: None: the plan was replayed, and it stands in that run's manifest.
     """
 
     status: str
@@ -42,6 +43,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     by_hand: list[Envelope] = []
     calibration: list[Parameter] = []
     measured: Measured | None = None
+    scenario: Scenario | None = None
 
 
 def planned(
@@ -77,4 +79,5 @@ def planned(
         by_hand=by_hand(scenario),
         calibration=parameters(scenario),
         measured=measured(scenario),
+        scenario=scenario if missed_share is None else None,
     )

@@ -20,7 +20,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_plan(folder: Path) -> Planned | None:
-    """The plan that was replayed; None: it was a plain run.
+    """The plan, or why there is none; None: it was a plain run.
 
     Raises:
         ResultsError: `sim.results-unreadable`.
@@ -28,8 +28,8 @@ def read_plan(folder: Path) -> Planned | None:
     if not (folder / PLAN).is_file():
         return None
     try:
-        return msgspec.json.decode((folder / PLAN).read_bytes(), type=Planned)
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return convert(msgspec.json.decode((folder / PLAN).read_bytes()), Planned)
+    except (OSError, msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise _unreadable(folder) from error
 
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,12 +15,14 @@ from cuntong_daemon.i18n import _, show
 from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_simulations.calibration.record import Measured
 from cuntong_simulations.page import document, table
+from cuntong_simulations.plan.by_hand import Envelope
 from cuntong_simulations.scenario.scenario import Scenario
 
 from . import amounts, plan_words, words
 from .findings import Findings, Held, Parameter, Reach
 from .planned import Planned
 from .plots import carrier_plot, completion_plot, drawn_releases, use_plot
+from .read import read, read_plan
 
 MOST_MISSES = 15
 MOST_REACHES = 16
@@ -48,6 +51,7 @@ table.map tr.all td { font-weight: 600; }
 .key i { display: inline-block; width: .9em; height: .9em; border-radius: 2px; margin-right: .3em; vertical-align: -.1em; }
 td.bad { color: var(--bad); font-weight: 600; }
 table.words td, table.two td:nth-child(2), table.two th:nth-child(2), table.three td:nth-child(3), table.three th:nth-child(3), table.mix td:last-child, table.mix th:last-child { text-align: left; }
+table.mix td:last-child { white-space: normal; } table.facts { margin-top: .8rem; }
 table.scenario { font-size: .88rem; } table.scenario td, table.scenario th { text-align: left; }
 @media print { details { display: block; } body { max-width: none; } }
 """
@@ -84,6 +88,18 @@ def render_plan(planned: Planned, scenario: Scenario) -> str:
         f"<h2>{escape(_('Assumptions'))}</h2>{_assumptions(scenario)}",
     ]
     return document(title, body, _STYLE)
+
+
+def render_folder(folder: Path) -> str:
+    """The page of what `write` or `write_plan` wrote.
+
+    Raises:
+        ResultsError: as `read` and `read_plan`.
+    """
+    planned = read_plan(folder)
+    if planned is not None and planned.scenario is not None:
+        return render_plan(planned, planned.scenario)
+    return render(read(folder), planned)
 
 
 def _verdict(text: str, *, is_bad: bool) -> str:
@@ -380,20 +396,41 @@ def _by_hand(planned: Planned) -> str:
             one.release,
             amounts.count(one.places),
             amounts.size(one.size_bytes),
-            f"{amounts.rate(one.rate)} × {one.goodput:.2f} × {one.open_share * one.days:.4g} d = {amounts.size(one.possible_bytes)}",
-            amounts.rate(one.needed_rate),
-            amounts.count(one.disks) if one.disks else _("the link alone"),
+            f"{amounts.rate(one.rate)} × {one.goodput:.3f} × {one.open_share * one.days:.4g} d = {amounts.size(one.possible_bytes)}",
+            amounts.rate(one.needed_rate) if one.needed_rate is not None else amounts.NOTHING,
+            _disks_by_hand(one),
             amounts.money(one.cost, planned.currency) if one.cost is not None else amounts.NOTHING,
-            amounts.rate(one.satellite_rate),
         ]
         for one in planned.by_hand
     ]
     heads = [_("Link"), _("Release"), _("places"), _("volume"), _("link until the deadline"), _("enough would be"),
-             _("disks each"), _("posting them"), _("or a broadcast of")]  # fmt: skip
+             _("disks each"), _("buying and posting them")]  # fmt: skip
     note = _(
-        "One county on its own: what its link carries from the release to the deadline, and what it would need otherwise. Without uplinks above, losses, and other releases at the same time."
+        "One county on its own: what its link carries from the release to the deadline, and what it would need otherwise. Without uplinks above, losses, and other releases at the same time. Places are counted by the scenario's shares; the plan has those that were drawn by them."
     )
-    return f'<p class="note">{escape(note)}</p>' + table(heads, rows, "two wrap")
+    html = f'<p class="note">{escape(note)}</p>' + table(heads, rows, "two wrap")
+    broadcasts = {one.release: _broadcast(one, planned.currency) for one in planned.by_hand}
+    return html + "".join(f"<p>{escape(text)}</p>" for text in broadcasts.values())
+
+
+def _broadcast(one: Envelope, currency: str) -> str:
+    text = _(
+        "Or {release} by satellite to all who have a dish: {size} in {days} days are {rate}.",
+        release=one.release,
+        size=amounts.size(one.size_bytes),
+        days=f"{one.days:g}",
+        rate=amounts.rate(one.satellite_rate),
+    )
+    if one.satellite_cost is None:
+        return text
+    cost = amounts.money(one.satellite_cost, currency)
+    return text + " " + _("Leased for the whole run that costs {cost}.", cost=cost)
+
+
+def _disks_by_hand(one: Envelope) -> str:
+    if one.is_enough:
+        return _("the link alone")
+    return amounts.count(one.disks) if one.disks else _("none to be had")
 
 
 def _trust(findings: Findings) -> str:
