@@ -581,13 +581,6 @@ class Imports:
             elif kind in ("command killed", "Ctrl-C"):
                 wait_until("the import goes on", lambda: self._is_idle())
         print(f"  {kind} at {moment_s:.2f} of {whole.seconds:.2f} s: {ended.reason}", flush=True)
-        is_interrupted = was_told and (kind == "disk full" or not is_late)
-        if not is_interrupted:
-            result.is_late = not result.how
-        else:
-            is_told = IMPORT_ENDS[kind] is DISK_FULL and ended.says("The disk is full.")
-            is_done = ended.code == 0 and (is_told or self._has_all())
-            result.judge(kind, ended, IMPORT_ENDS[kind], is_done=is_done)
         if kind == "daemon stopped" and not is_late:
             with result.checked("the daemon stops in order"):
                 assert daemon.wait(WAIT_S) == 0
@@ -595,6 +588,14 @@ class Imports:
             self._world.net.kill(self._west)  # It isn't there any more.
         if not house.is_in:
             house.put_in()
+        # It may have been done just before, and said so: the disk knows, when it is back and whoever runs.
+        is_interrupted = was_told and (kind == "disk full" or not is_late)
+        if not is_interrupted:
+            result.is_late = not result.how
+        else:
+            is_told = IMPORT_ENDS[kind] is DISK_FULL and ended.says("The disk is full.")
+            is_done = ended.code == 0 and (is_told or self._shows_all())
+            result.judge(kind, ended, IMPORT_ENDS[kind], is_done=is_done)
         self._look(result)
         house.make_room()
         if not stick.is_in:
@@ -607,6 +608,10 @@ class Imports:
 
     def _is_idle(self) -> bool:
         return status(self._world, self._west).running is None
+
+    def _shows_all(self) -> bool:
+        bundles = (bundle for bundle, _ in self._posted.folders)
+        return all(self._world.library(self._west, it).exists() for it in bundles)
 
     def _has_all(self) -> bool:
         return all(self._world.has(self._west, bundle) for bundle, _ in self._posted.folders)

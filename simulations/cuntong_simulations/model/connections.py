@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from cuntong_daemon.policy.peers import CIRCLES
 
-from .max_min import compiled, cut
+from .max_min import compiled_bare, cut
 
 Floats = NDArray[np.float64]
 
 
-@compiled
+@compiled_bare
 def joined(places: float) -> float:
     """The share of its siblings that a place is joined to, when so many take part in `policy.peers.partners_of`."""
     others = places - 1.0
@@ -21,19 +21,19 @@ def joined(places: float) -> float:
     return float(1.0 - (1.0 - 2.0 / others) ** CIRCLES)
 
 
-@compiled
+@compiled_bare
 def rest(left: float, taken: float) -> float:
     """What is left; a rounding error isn't."""
     return left - taken if left - taken > left * 1e-12 else 0.0
 
 
-@compiled
+@compiled_bare
 def _without(left: float, step: float, count: float) -> float:
     """What is left of a link; nothing if this step was as long as it could be, whatever the rounding."""
     return 0.0 if left / count <= step else left - step * count
 
 
-@compiled
+@compiled_bare
 def spread(room: float, given: Floats, first: Floats, offers: Floats, counts: Floats, near: Floats, beside: Floats, reach: float, used: Floats, rows: Floats) -> float:  # fmt: skip
     """Take what children are given from those who have it, max-min fairly among the connections.
 
@@ -61,10 +61,12 @@ def spread(room: float, given: Floats, first: Floats, offers: Floats, counts: Fl
         total += counts[number] * given[number]
         pool += counts[number] * offers[number]
     if total >= pool * (1.0 - 1e-12):
-        used[:] = offers
+        for number in range(size):
+            used[number] = offers[number]
         return room
     above = cut(first, counts, 0, size, room)
-    used[:] = 0.0
+    for number in range(size):
+        used[number] = 0.0
     if above >= total:
         return above
     lacks, lefts, into, out_of = rows[0], rows[1], rows[2], rows[3]

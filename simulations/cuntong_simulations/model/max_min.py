@@ -22,7 +22,13 @@ def compiled(function: Made) -> Made:
     return cast("Made", numba.njit(cache=True, fastmath=False, nogil=True)(function))
 
 
-@compiled
+def compiled_bare(function: Made) -> Made:
+    """The same without numba's runtime, for what makes no arrays: those passed on aren't counted, a seventh of the time."""
+    options: dict[str, Any] = {"cache": True, "fastmath": False, "nogil": True, "_nrt": False}
+    return cast("Made", numba.njit(**options)(function))
+
+
+@compiled_bare
 def cut(
     demands: NDArray[np.float64],
     counts: NDArray[np.float64],

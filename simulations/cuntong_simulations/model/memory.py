@@ -11,7 +11,7 @@ from .errors import ModelError
 
 PROGRAM_BYTES = 190_000_000
 """Python, NumPy and what was compiled before; compiling, once for each version, takes 200 MB more."""
-NODE_BYTES = 110
+NODE_BYTES = 112
 """Country, tables and state, of a node without its bundles."""
 PAIR_BYTES = 8 + 4 + 1 + 0.6
 """Of a node and bundle: bytes had, hour of being done, pending; what its group has together, for those that have one."""

@@ -212,6 +212,8 @@ class _Model:
             pending=np.zeros((bundles, count), np.uint8),
             left=np.zeros(count, np.int32),
             is_off=np.zeros(count, np.uint8),
+            is_idle=np.zeros(count, np.uint8),
+            role=np.zeros(count, np.uint8),
             up_used=np.zeros(count),
             fresh=np.zeros((groups, bundles)),
             is_awaited=np.zeros((groups, bundles), np.uint8),
@@ -349,6 +351,10 @@ def _given(
     dish = np.flatnonzero(has_dish[country.node_class])
     dish_row = np.full(country.node_count, -1, np.int32)
     dish_row[dish] = np.arange(len(dish))
+    has_link = (tables_.down + tables_.up).any(axis=1)
+    is_stranded = ~(has_link | has_dish)[country.node_class]
+    is_stranded[bundles.publisher] = False
+    is_stranded[orders.node] = False
     store = np.array([site.store_bytes or np.inf for site in classes])
     wanted_bytes = np.where(tables_.wants, bundles.size, 0).sum(axis=1)
     is_tight = (wanted_bytes > store).astype(np.uint8)
@@ -358,6 +364,9 @@ def _given(
     star_hub, star_begin = np.unique(star_key[star_order], return_index=True)
     is_hub = star_hub >= 0
     flow_sum = np.concatenate((np.zeros((len(bundles.size), 1)), np.cumsum(heard.flow, axis=1)), axis=1)  # fmt: skip
+    is_sent = (np.diff(heard.air, axis=1) != 0) | (heard.flow != 0)
+    is_sent |= scenario.run.policy == "satellite-first"
+    step, sent = np.nonzero(is_sent.T)
     return Given(
         parent=country.parent,
         first=country.first_child,
@@ -376,6 +385,7 @@ def _given(
         wanted_count=tables_.wants.sum(axis=1).astype(np.int32),
         link_bytes_s=np.array([float(int(site.down_bytes_s)) for site in classes]),
         store=store,
+        is_stranded=is_stranded.astype(np.uint8),
         is_tight=is_tight,
         tight=np.flatnonzero(is_tight[country.node_class] > 0).astype(np.int32),
         size=bundles.size,
@@ -385,6 +395,8 @@ def _given(
         air=heard.air,
         flow=heard.flow,
         flow_sum=flow_sum,
+        sent=sent.astype(np.int32),
+        sent_begin=np.searchsorted(step, np.arange(is_sent.shape[1] + 1)),
         order_node=orders.node,
         order_step=np.ceil(arrives / float(scenario.run.step)).astype(np.int64),
         order_brings=orders.brings,
