@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ from cuntong_simulations.model.memory import estimate, refuse_too_large
 from cuntong_simulations.model.outcome import Outcome
 from cuntong_simulations.model.reference import run_reference
 from cuntong_simulations.model.run import run
-from cuntong_simulations.model.trials import draw
+from cuntong_simulations.model.trials import Network, draw
+from cuntong_simulations.scenario.units import Share
 
 _HASHED = """
 import hashlib
@@ -34,8 +37,20 @@ def _run(seed: int) -> Outcome:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_the_compiled_model_agrees_with_the_plain_one(seed: int) -> None:
+    _compare(draw(seed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_they_agree_when_siblings_give_each_other_nothing(seed: int) -> None:
     made = draw(seed)
-    found = _run(seed)
+    calibration = msgspec.structs.replace(made.scenario.calibration, eta=Share(0.0))
+    _compare(
+        replace(made, scenario=msgspec.structs.replace(made.scenario, calibration=calibration))
+    )
+
+
+def _compare(made: Network) -> None:
+    found = run(made.scenario, made.country, made.bundles, heard=made.heard)
     plain = run_reference(
         made.scenario,
         made.country,

@@ -702,11 +702,12 @@ class _Model:
         demands = {node: min(can, self._down_left[node]) for node, can in cans.items()}
         count = {node: self._count(node, source) for node in shares}
         taking = sum(count[node] for node, demand in demands.items() if demand > 0)
-        # Nobody can give to itself.
+        # Nobody can give to itself, and with an eta of 0 nobody gives.
         offers = {
             node: replace(share, left=self._eta * share.left)
             for node, share in shares.items()
-            if (self._have[node][b] > 0 or demands.get(node, 0.0) > 0)
+            if self._eta > 0
+            and (self._have[node][b] > 0 or demands.get(node, 0.0) > 0)
             and taking - (demands.get(node, 0.0) > 0) > 1e-12
         }
         pool = up + sum(count[node] * offer.left for node, offer in offers.items())
