@@ -19,7 +19,7 @@ from cuntong_simulations.scenario.scenario import Satellite, Scenario
 from .country import Bundles
 
 RECEIVERS = 12
-MOST_BLOCKS = 8
+MOST_BLOCKS = 4
 """Followed of a bundle; more of them together."""
 SETTLED_PASSES = 3.0
 """Of the bundle that is furthest behind, in clear weather: three times what a receiver needs. After that it is only counted how
