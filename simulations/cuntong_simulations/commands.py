@@ -221,12 +221,12 @@ def sweep_command(
 @_out_option
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 86400),
-    default=60.0,
+    type=click.IntRange(1, 86400),
+    default=60,
     metavar=_("SECONDS"),
     help=_("For each plan at most so long; 60 if not given."),
 )
-def plan_command(scenario_file: Path, out: Path | None, *, seconds: float) -> int:
+def plan_command(scenario_file: Path, out: Path | None, *, seconds: int) -> int:
     from .results import plan_run, screen, write
 
     if out is not None:

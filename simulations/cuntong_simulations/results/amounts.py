@@ -55,7 +55,8 @@ def count(value: float) -> str:
 
 
 def money(value: float, currency: str) -> str:
-    return f"{value:,.2f} {currency}" if value < 100 else f"{value:,.0f} {currency}"
+    """A scenario without prices has no currency either."""
+    return f"{value:,.{2 if value < 100 else 0}f} {currency}".rstrip()
 
 
 def estimate(found: Estimate | None) -> str:

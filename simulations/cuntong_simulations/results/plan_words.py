@@ -43,7 +43,9 @@ def verdict(planned: Planned) -> str:
         return _("No plan was found in the time; whether there is one isn't known.")
     cost = amounts.money(planned.cost, planned.currency)
     text = _("The cheapest mix costs {cost}.", cost=cost)
-    if planned.gap > LEAST_SHARE:
+    if not planned.currency:
+        text = _("The links alone are enough; the scenario gives no prices.")
+    elif planned.gap > LEAST_SHARE:
         text = _(
             "This mix costs {cost}; the cheapest one costs at most {gap} less.",
             cost=cost,

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from cuntong_simulations.model.country import build
 from cuntong_simulations.model.outcome import Outcome
 from cuntong_simulations.scenario.bundles import bundles_of
@@ -51,13 +49,10 @@ class Wanted:
         Raises:
             ScenarioError: with file, line and reason.
         """
-        found = load(self.file, self.settings)
-        changes = {
-            name: value
-            for name, value in (("seed", self.seed), ("policy", self.policy))
-            if value is not None
-        }
-        return msgspec.structs.replace(found, run=msgspec.structs.replace(found.run, **changes))
+        options = {"seed": self.seed, "policy": self.policy}
+        return load(
+            self.file, self.settings, {key: it for key, it in options.items() if it is not None}
+        )
 
 
 def simulate(wanted: Wanted, tell: Tell = lambda _share: None) -> tuple[Outcome, Findings]:

@@ -33,7 +33,11 @@ _PROSE = ("title", "sources")
 Places = dict[toml.Path, tuple[str, int]]
 
 
-def load(path: Path, settings: Mapping[str, str] | None = None) -> Scenario:
+def load(
+    path: Path,
+    settings: Mapping[str, str] | None = None,
+    options: Mapping[str, str | int] | None = None,
+) -> Scenario:
     """Read a scenario, and all that it extends, and check it.
 
     The files that it names stand in it as they are found from here, whichever file named them.
@@ -41,6 +45,7 @@ def load(path: Path, settings: Mapping[str, str] | None = None) -> Scenario:
     Args:
         path: The file.
         settings: Values that it is to have instead of its own, by key, as in `changes.change`.
+        options: Those of the command line that stand for a key of `[run]`.
 
     Raises:
         ScenarioError: with file, line and reason.
@@ -48,6 +53,8 @@ def load(path: Path, settings: Mapping[str, str] | None = None) -> Scenario:
     given, places = _read(path, ())
     for key, value in (settings or {}).items():
         places[change(given, key, value)] = (f"--set {key}", 1)
+    for key, option in (options or {}).items():
+        places[change(given, f"run.{key}", str(option))] = (f"--{key}", 1)
     origin = Origin(str(path), places)
     scenario = _convert(given, origin)
     check(scenario, origin)
