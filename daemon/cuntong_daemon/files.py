@@ -7,6 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
+UNFINISHED = ".tmp-"
+"""How the names of files begin that are being written."""
+
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Write `data` to a temporary file beside `path`, fsync it, rename it over `path`, fsync the folder.
@@ -20,7 +23,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
     Raises:
         OSError: nothing is left behind.
     """
-    descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -35,6 +38,18 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a power cut has left of `write_atomically` here and one folder below.
+
+    Args:
+        folder: Nobody else writes there now. What can't be removed stays: it is never read.
+    """
+    for pattern in (f"{UNFINISHED}*", f"*/{UNFINISHED}*"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from cuntong_protocol.texts import N_
 
 from .catalogue import check_database
 from .config import Config, ConfigError
+from .files import remove_unfinished
 from .paths import DataPaths
 from .pki.certificates import (
     KeyFiles,
@@ -33,7 +34,7 @@ class StartError(CuntongError):
 
 
 def check_place(config: Config, paths: DataPaths) -> None:
-    """Refuse to start where it can't go well; make the folders that are missing. Blocks.
+    """Refuse to start where it can't go well; make the folders that are missing, remove what was half-written. Blocks.
 
     Raises:
         EnrolmentError: `node.not-enrolled`.
@@ -57,6 +58,8 @@ def check_place(config: Config, paths: DataPaths) -> None:
     if is_disk_full(paths.root):
         Reserve(paths).give_up()
     _make_folders(paths)
+    for folder in (paths.spool, paths.trusted, paths.blobs, paths.torrents, paths.resume):
+        remove_unfinished(folder)
     check_database(paths.database)
 
 
