@@ -15,7 +15,8 @@ from cuntong_daemon.policy.selection import NodeProfile, judge, select
 from cuntong_daemon.policy.uplink import Receiver, uplink_scarcity
 from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_simulations.model import tables as model
-from cuntong_simulations.model.kernel import fetch_seconds, is_scarce
+from cuntong_simulations.model.deliveries import fetch_seconds
+from cuntong_simulations.model.groups import is_scarce
 from cuntong_simulations.model.trials import draw
 from cuntong_simulations.scenario.calendars import windows_of
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from cuntong_daemon.policy.peers import CIRCLES
 
-from .max_min import compiled_bare, cut
+from .compiled import compiled_bare
+from .max_min import cut
 
 Floats = NDArray[np.float64]
 

@@ -7,25 +7,10 @@ that is filled up to a level leaves its flows with smaller demands, and a level 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Made = TypeVar("Made", bound=Callable[..., Any])
-
-
-def compiled(function: Made) -> Made:
-    """By numba, kept on the disk; sums stay in the order in which they are written."""
-    return cast("Made", numba.njit(cache=True, fastmath=False, nogil=True)(function))
-
-
-def compiled_bare(function: Made) -> Made:
-    """The same without numba's runtime, for what makes no arrays: those passed on aren't counted, a seventh of the time."""
-    options: dict[str, Any] = {"cache": True, "fastmath": False, "nogil": True, "_nrt": False}
-    return cast("Made", numba.njit(**options)(function))
+from .compiled import compiled_bare
 
 
 @compiled_bare

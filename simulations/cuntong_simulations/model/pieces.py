@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cuntong_daemon.policy.peers import partners_of
 from cuntong_protocol.divisions import Division
 
-from .max_min import compiled
+from .compiled import compiled
 
 PIECE_BYTES = 16 * 1024
 IN_FLIGHT = 3

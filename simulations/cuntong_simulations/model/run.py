@@ -16,10 +16,11 @@ from cuntong_protocol.divisions import TIER_LABELS
 from cuntong_simulations.scenario.scenario import Calibration, Scenario
 
 from . import kernel
+from .arrays import COLUMNS, GROUP_ROWS, HELD, STAR_ROWS, Given, Settings, State
 from .chance import chance
 from .country import Bundles, Country
 from .disks import Arrivals, arrivals
-from .kernel import COLUMNS, GROUP_ROWS, HELD, PARTS, STAR_ROWS, Given, Settings, State
+from .kernel import PARTS
 from .memory import estimate, refuse_too_large
 from .outcome import CARRIERS, CAUSES, Outcome
 from .parameters import MEASURED, calibration_of
