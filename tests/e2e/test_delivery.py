@@ -55,7 +55,7 @@ def test_text_costs_a_village_little_and_its_revision_hardly_anything(
     world.until_complete(second)
     for village in world.villages:
         assert_same_folder(folder, world.library(village, second))
-        assert not world.store(village, first).exists()
+        world.until_gone(first, village)
         share = (world.wire_bytes(village) - before[village.code]) / second.payload_bytes
         print(f"{village.name}: {share:.4f} of {second.payload_bytes} bytes crossed again")
         assert share <= MOST_OF_REVISION
@@ -101,7 +101,7 @@ def test_revision_takes_over_while_the_former_is_still_downloading(
     world.until_complete(second)
     for village in world.villages:
         assert_same_folder(folder, world.library(village, second))
-        assert not world.store(village, first).exists()
+        world.until_gone(first, village)
         payload = world.traffic(village)["down"]
         print(f"{village.name}: {payload} of {second.payload_bytes} bytes fetched")
         # What was whole is taken over; files of which half was here begin anew.

@@ -222,6 +222,10 @@ class World:
             timeout_s,
         )
 
+    def until_gone(self, bundle: Bundle, place: Place) -> None:
+        """Wait until a place has thrown a replaced payload away: it does so after the new one has come."""
+        self.until("what was replaced is gone", lambda: not self.store(place, bundle).exists())
+
     def report(self) -> str:
         """What each daemon says of itself, and the end of its log."""
         lines = []
