@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from cuntong_simulations.lab import namespaces
 
 NATION, COUNTY, VILLAGE = "000000000000", "440101000000", "440101001001"
 PLOTS = 5
@@ -100,17 +103,28 @@ def test_village_behind_a_link_that_breaks_gets_every_file(tmp_path: Path, netwo
     assert VILLAGE in report
 
 
-def _is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _inside(outer: int) -> list[str]:
+    """The processes in the namespaces of a laboratory, by what stands in their environments."""
+    mark = f"{namespaces.INSIDE}={outer}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # It may end while it is looked at.
+        with contextlib.suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "after_s", "code"),
+    [
+        (signal.SIGINT, 0.0, 130),
+        (signal.SIGINT, 1.0, 130),
+        (signal.SIGTERM, 0.0, 128 + signal.SIGTERM),
+    ],
+)
 def test_interrupted_laboratory_leaves_no_process_and_no_folder(
-    tmp_path: Path, how: signal.Signals
+    tmp_path: Path, how: signal.Signals, after_s: float, code: int
 ) -> None:
     (tmp_path / "small.toml").write_text(TOPOLOGY.replace("NETWORK", "10.0.0.0/24"))
     # Whoever is started in the background of a shell inherits that SIGINT is ignored; a terminal doesn't ignore it.
@@ -125,24 +139,28 @@ def test_interrupted_laboratory_leaves_no_process_and_no_folder(
         finish(process)
     (folder,) = tmp_path.glob("cuntong-lab-*")
     assert folder.name.startswith(f"cuntong-lab-{process.pid}-out_1-")
+    assert _inside(process.pid)
+    time.sleep(after_s)
     os.killpg(process.pid, how)
-    process.communicate(timeout=TOGETHER_S)
-    assert process.returncode != 0
+    _, said = process.communicate(timeout=TOGETHER_S)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert "(usage.stopped)" in said or how == signal.SIGTERM
     deadline = time.monotonic() + TOGETHER_S
-    while _is_there(process.pid):
-        assert time.monotonic() < deadline, "some of its processes go on"
+    while left := _inside(process.pid):
+        assert time.monotonic() < deadline, left
         time.sleep(POLL_S)
-    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"], said
 
 
 LOST = """
-import os, signal, time
+import os, signal, sys, time
 from cuntong_simulations.lab import namespaces
 os.environ[namespaces.INSIDE] = "1"
 namespaces.isolate([])
 class Finalized:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.argv[1]))
         time.sleep(0.05)  # What the handler raises in here is lost.
 it = Finalized()
 try:
@@ -154,8 +172,41 @@ finally:
 """
 
 
-def test_a_signal_that_comes_while_python_finalizes_something_ends_it_all_the_same() -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_python_finalizes_something_ends_it_all_the_same(
+    how: signal.Signals,
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LOST], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", LOST, str(int(how))],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "cleaned up\n")
+    ended = (
+        -signal.SIGINT if how == signal.SIGINT else 128 + how
+    )  # Python ends itself so after KeyboardInterrupt.
+    assert (done.returncode, done.stdout) == (ended, "cleaned up\n")
+
+
+HANGS = """
+import os, signal, time
+from cuntong_simulations.lab import namespaces
+os.environ[namespaces.INSIDE] = "1"
+namespaces.HANGS_AFTER_S = 0.5
+namespaces.isolate([])
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    print("cleaning up", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_cleaning_up_that_hangs_says_where_and_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "cleaning up\n")
+    assert 'File "<string>", line 11 in <module>' in done.stderr

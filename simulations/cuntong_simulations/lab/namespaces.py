@@ -7,8 +7,10 @@ and the namespaces are gone.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
 import ipaddress
 import os
@@ -19,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from cuntong_protocol.texts import N_
 
@@ -33,12 +36,16 @@ INSIDE = "CUNTONG_LAB_INSIDE"
 """Set in the environment of the process that has its own namespaces, to the process id of who waits for it outside."""
 AGAIN_S = 1.0
 """After so long an end that was asked for is asked for again, unless it goes on."""
+HANGS_AFTER_S = 90.0
+"""Cleaning up takes a few seconds. After so long the process says where it hangs and ends; the kernel ends the rest."""
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TUN_NO_PI = 0x1001
 NEEDED = ("unshare", "nsenter", "ip")
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_asked = 0
+"""The signal that asked for the end first."""
 
 
 def isolate(command: Sequence[str]) -> None:
@@ -49,8 +56,11 @@ def isolate(command: Sequence[str]) -> None:
     """
     if os.environ.get(INSIDE):
         # What is told to end cleans up first; the first process of a process namespace has no defaults.
-        for number in (signal.SIGTERM, signal.SIGALRM):
-            signal.signal(number, _end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            # The background of a shell ignores Ctrl-C.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _end)
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
         return
     unshare = check_can_isolate()
     _allow_cubic()
@@ -92,15 +102,29 @@ def check_can_isolate() -> list[str]:
     return unshare
 
 
-def _end(*_: object) -> None:
-    """Leave, and ask again later whether that goes on.
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave, ask again later whether that goes on, and in the end leave whatever hangs.
 
     What a signal's handler raises is lost when Python runs a finalizer or a weak reference's callback just then, as it
     does after each import.
     """
+    global _asked
     signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
-    if not isinstance(sys.exc_info()[1], SystemExit):
-        sys.exit(128 + signal.SIGTERM)
+    if not _asked:
+        _asked = number
+        faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
+    if _is_ending():
+        return
+    if _asked == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + _asked)
+
+
+def _is_ending() -> bool:
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def outer_pid() -> int:

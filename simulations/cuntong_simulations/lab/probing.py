@@ -58,6 +58,7 @@ class Probes:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=handles,
+            start_new_session=True,  # Ctrl-C is for this process, which ends it.
         )
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe.
         self._process.stdin.write(msgspec.json.encode(self._plan) + b"\n")

@@ -42,6 +42,7 @@ class Wires:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[found.device for found in self.namespaces.values()],
+            start_new_session=True,  # Ctrl-C is for this process, which ends it.
         )
         self._say(plan)
         self._listener = threading.Thread(target=self._listen, daemon=True)
