@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,9 +199,10 @@ def sweep_command(
             if address is None
             else sweep.on_cluster(simulate.findings_of, wanted, address)
         )
-        for place, findings in results:
-            found[place] = findings
-            tell(len(found) / len(wanted))
+        with closing(results):
+            for place, findings in results:
+                found[place] = findings
+                tell(len(found) / len(wanted))
     rows = [(one, found[place]) for place, one in enumerate(chosen)]
     screen.console().print(screen.sweep_table(rows))
     if out is not None:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,18 @@ def started(*arguments: str | Path, language: str = ENGLISH) -> subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "LANG": language, "LC_ALL": language, "COLUMNS": "80"},
+        start_new_session=True,
+        # The background of a shell hands down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def group_is_there(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def sim(*arguments: str | Path, code: int = 0, language: str = ENGLISH) -> str:
@@ -200,14 +212,82 @@ def test_what_cannot_be_done_is_one_sentence_in_both_languages(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_that_is_stopped_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_run_that_is_stopped_leaves_nothing_and_says_so(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     file = scenario(tmp_path, LONG)
-    process = started("run", file, "--quick", "--out", tmp_path / "out")
+    process = started("run", file, "--out", tmp_path / "out")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(8)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     said, error = process.communicate(timeout=60)
-    assert process.returncode not in (0, 1)
+    assert process.returncode == 130
     assert "Traceback" not in said + error
     assert "(usage.stopped)" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]
+
+
+SWEEP = ("--jobs", "2", "--set", "run.seed=1,2,3,4")
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that compute, once there are two of them."""
+    deadline = time.monotonic() + TOGETHER_S
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while True:
+        found = [int(word) for word in children.read_text().split() if is_worker(int(word))]
+        if len(found) == 2:
+            return found
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_worker(process: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def until_gone(leader: int) -> None:
+    deadline = time.monotonic() + TOGETHER_S
+    while group_is_there(leader):
+        assert time.monotonic() < deadline, "some of its processes go on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("how", "is_terminal"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGKILL, False)]
+)  # fmt: skip
+def test_sweep_that_is_stopped_leaves_no_process(
+    tmp_path: Path, how: signal.Signals, *, is_terminal: bool
+) -> None:
+    process = started("sweep", scenario(tmp_path, LONG), *SWEEP, "--out", tmp_path / "out")
+    workers_of(process)
+    if is_terminal:  # It tells all.
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
+    said, error = process.communicate(timeout=TOGETHER_S)
+    assert "Traceback" not in said + error
+    if how == signal.SIGKILL:
+        assert process.returncode == -how
+    else:
+        assert process.returncode == 130
+        assert "(usage.stopped)" in error
+    until_gone(process.pid)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]
+
+
+def test_sweep_whose_worker_is_ended_from_outside_says_so(tmp_path: Path) -> None:
+    process = started("sweep", scenario(tmp_path, LONG), *SWEEP, "--out", tmp_path / "out")
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    said, error = process.communicate(timeout=TOGETHER_S)
+    assert process.returncode not in (0, 1)
+    assert "Traceback" not in said + error
+    assert "--jobs" in error
+    assert "(sim.worker-lost)" in error
+    until_gone(process.pid)
     assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]

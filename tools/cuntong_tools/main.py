@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gettext
 import importlib
+import signal
 import sys
 import traceback
 from importlib import metadata
@@ -144,4 +145,8 @@ def run(arguments: list[str] | None = None) -> int:
 def main() -> None:
     """The entry point of the `cuntong` script."""
     make_output_safe()
+    # Who ends a command in another way than with Ctrl-C wants it cleaned up just the same. `nohup` ignores SIGHUP.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     sys.exit(run())

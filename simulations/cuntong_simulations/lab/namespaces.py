@@ -56,8 +56,8 @@ def isolate(command: Sequence[str]) -> None:
     """
     if os.environ.get(INSIDE):
         # What is told to end cleans up first; the first process of a process namespace has no defaults.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-            # The background of a shell ignores Ctrl-C.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+            # The background of a shell ignores Ctrl-C, `nohup` that the terminal has gone.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, _end)
         atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)

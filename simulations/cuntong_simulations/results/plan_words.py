@@ -52,9 +52,12 @@ def verdict(planned: Planned) -> str:
             gap=amounts.share(planned.gap),
         )
     if planned.missed_share is not None:
-        text += " " + _(
-            "Replayed in the model it misses {share} of the deadlines.",
-            share=amounts.share(planned.missed_share),
+        text = words.in_a_row(
+            text,
+            _(
+                "Replayed in the model it misses {share} of the deadlines.",
+                share=amounts.share(planned.missed_share),
+            ),
         )
     return text
 

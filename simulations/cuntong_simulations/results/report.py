@@ -166,7 +166,7 @@ def _arrivals(findings: Findings) -> str:
              _("have it by then"), _("half, d"), _("90 %, d"), _("last, d"), _("missed")]  # fmt: skip
     note = _("Days are counted from the release; - means not within the run.")
     if len(shown) < sum(one.tier != TIER_LABELS[0] for one in findings.arrivals):
-        note = _("Of each tier the release that fares worst.") + " " + note
+        note = words.in_a_row(_("Of each tier the release that fares worst."), note)
     return table(heads, rows, "two") + f'<p class="note">{escape(note)}</p>'
 
 
@@ -424,7 +424,7 @@ def _broadcast(one: Envelope, currency: str) -> str:
     if one.satellite_cost is None:
         return text
     cost = amounts.money(one.satellite_cost, currency)
-    return text + " " + _("Leased for the whole run that costs {cost}.", cost=cost)
+    return words.in_a_row(text, _("Leased for the whole run that costs {cost}.", cost=cost))
 
 
 def _disks_by_hand(one: Envelope) -> str:

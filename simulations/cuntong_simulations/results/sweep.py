@@ -9,11 +9,15 @@ import importlib.util
 import itertools
 import math
 import multiprocessing
+import os
 import platform
 import queue
 import re
+import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, TypeVar
@@ -66,21 +70,57 @@ def combinations(settings: Sequence[str]) -> list[dict[str, str]]:
     return [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
 
 
-def on_processes(work: Callable[[T], R], tasks: Sequence[T], jobs: int) -> Iterator[tuple[int, R]]:
+def on_processes(
+    work: Callable[[T], R], tasks: Sequence[T], jobs: int
+) -> Generator[tuple[int, R], None, None]:
     """Results as they come, with the place of their task.
 
     Raises:
-        Exception: whatever `work` raises first; what hasn't begun is given up.
+        ResultsError: `sim.worker-lost`.
+        Exception: whatever `work` raises first; what hasn't ended is given up.
     """
     # Forked children would share the locks of threads that they don't have.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-        places = {pool.submit(_told, work, task): place for place, task in enumerate(tasks)}
+    with concurrent.futures.ProcessPoolExecutor(
+        min(jobs, len(tasks)), mp_context=context, initializer=_end_with_parent
+    ) as pool:
         try:
+            with _left_to_us(signal.SIGINT):
+                places = {pool.submit(_told, work, task): place for place, task in enumerate(tasks)}
             for future in concurrent.futures.as_completed(places):
                 yield places[future], _or_raise(future.result())
-        finally:
+        except BaseException as error:  # Also Ctrl-C, and a caller that has enough.
+            for process in multiprocessing.active_children():
+                process.terminate()
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise ResultsError(
+                    "sim.worker-lost",
+                    N_("A process that computed a run was ended from outside; perhaps memory ran out. Try again with fewer --jobs."),
+                ) from None  # fmt: skip
+            raise
+
+
+def _end_with_parent() -> None:
+    """In a worker: see to it that it doesn't outlive who started it; one that waits for work wouldn't notice."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - it was started.
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _left_to_us(number: signal.Signals) -> Iterator[None]:
+    """Processes that are started in here never get a signal: a terminal sends Ctrl-C to all, and each would complain."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_dask() -> None:
@@ -98,7 +138,7 @@ def check_dask() -> None:
 
 def on_cluster(
     work: Callable[[Wanted], R], tasks: Sequence[Wanted], address: str
-) -> Iterator[tuple[int, R]]:
+) -> Generator[tuple[int, R], None, None]:
     """As `on_processes`, on the workers of a Dask scheduler.
 
     They need the same version of Cuntong, and the scenario's files at the same path; each run is refused where it isn't so.

@@ -61,11 +61,19 @@ def lead(findings: Findings) -> str:
         bundles=manifest.bundle_count,
     )
     if manifest.sample_share < 1:
-        text += " " + _(
-            "A sample of {share} of the counties; ± is half of a 95 % interval, in points.",
-            share=amounts.share(manifest.sample_share),
+        text = in_a_row(
+            text,
+            _(
+                "A sample of {share} of the counties; ± is half of a 95 % interval, in points.",
+                share=amounts.share(manifest.sample_share),
+            ),
         )
     return text
+
+
+def in_a_row(text: str, more: str) -> str:
+    """Two sentences; in Chinese there is no space between them."""
+    return _("{text} {more}", text=text, more=more)
 
 
 def verdict(findings: Findings) -> str:
@@ -85,9 +93,12 @@ def verdict(findings: Findings) -> str:
     else:
         text = _("All deadlines lie after the end of the run.")
     if findings.undecided and findings.undecided < findings.pairs:
-        text += " " + _(
-            "{count} lie after the end of the run and aren't met yet.",
-            count=amounts.count(max(1, findings.undecided)),
+        text = in_a_row(
+            text,
+            _(
+                "{count} lie after the end of the run and aren't met yet.",
+                count=amounts.count(max(1, findings.undecided)),
+            ),
         )
     return text
 
