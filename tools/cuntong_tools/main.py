@@ -147,6 +147,6 @@ def main() -> None:
     make_output_safe()
     # Who ends a command in another way than with Ctrl-C wants it cleaned up just the same. `nohup` ignores SIGHUP.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     sys.exit(run())
