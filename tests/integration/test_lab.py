@@ -127,13 +127,8 @@ def test_interrupted_laboratory_leaves_no_process_and_no_folder(
     tmp_path: Path, how: signal.Signals, after_s: float, code: int
 ) -> None:
     (tmp_path / "small.toml").write_text(TOPOLOGY.replace("NETWORK", "10.0.0.0/24"))
-    # Whoever is started in the background of a shell inherits that SIGINT is ignored; a terminal doesn't ignore it.
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        plan, out = str(tmp_path / "small.toml"), str(tmp_path / "out 1")
-        process = lab("run", plan, "--out", out, temporary=tmp_path)
-    finally:
-        signal.signal(signal.SIGINT, ours)
+    plan, out = str(tmp_path / "small.toml"), str(tmp_path / "out 1")
+    process = lab("run", plan, "--out", out, temporary=tmp_path)
     assert process.stdout is not None
     if "proves itself" not in process.stdout.readline():
         finish(process)
@@ -182,7 +177,6 @@ def test_a_signal_that_comes_while_python_finalizes_something_ends_it_all_the_sa
         text=True,
         timeout=50,
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     ended = (
         -signal.SIGINT if how == signal.SIGINT else 128 + how

@@ -62,8 +62,6 @@ def started(*arguments: str | Path, language: str = ENGLISH) -> subprocess.Popen
         text=True,
         env={**os.environ, "LANG": language, "LC_ALL": language, "COLUMNS": "80"},
         start_new_session=True,
-        # The background of a shell hands down that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

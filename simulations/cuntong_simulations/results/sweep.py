@@ -85,7 +85,7 @@ def on_processes(
         min(jobs, len(tasks)), mp_context=context, initializer=_end_with_parent
     ) as pool:
         try:
-            with _left_to_us(signal.SIGINT):
+            with _signals_kept():
                 places = {pool.submit(_told, work, task): place for place, task in enumerate(tasks)}
             for future in concurrent.futures.as_completed(places):
                 yield places[future], _or_raise(future.result())
@@ -114,13 +114,29 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _left_to_us(number: signal.Signals) -> Iterator[None]:
-    """Processes that are started in here never get a signal: a terminal sends Ctrl-C to all, and each would complain."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+def _signals_kept() -> Iterator[None]:
+    """Signals that ask for the end wait until this is over: half-started processes would complain.
+
+    Those that are started in here never get Ctrl-C, which a terminal sends to all.
+    """
+    kept: list[int] = []
+    ours = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(handler := signal.getsignal(number))
+    }
+    for number in ours:
+        signal.signal(number, lambda got, _frame: kept.append(got))
+    # Other threads of this process get it all the same.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if kept:
+            signal.raise_signal(kept[0])
 
 
 def check_dask() -> None:
