@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import resource
 import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from cuntong_daemon.config import load_config
+from cuntong_daemon.swarm.events import SwarmError
+from cuntong_daemon.swarm.session import open_session
 from tests.support.volumes import Post, running_node
 
 
@@ -21,3 +26,46 @@ async def test_node_says_so_when_another_program_has_its_swarms_port(tmp_path: P
                 pass
     cause = caught.value.__cause__
     assert getattr(cause, "code", cause) == "swarm.cannot-listen"
+
+
+async def test_any_free_port_is_one_that_is_free_for_udp_too() -> None:
+    """The system gives TCP an odd port; seven of eight of these are taken for UDP."""
+    host = "127.0.93.1"
+    odd_ports = [port for port in range(32_769, 61_000, 2) if port % 16 != 1]
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < len(odd_ports) + 500:
+        pytest.skip("too few files may be open at once")
+    with ExitStack() as stack:
+        for port in odd_ports:
+            taken = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            with suppress(OSError):  # Another program has it: as well.
+                taken.bind((host, port))
+        session = stack.enter_context(
+            open_session(
+                host=host,
+                networks=[ipaddress.ip_network("127.0.93.0/24")],
+                down_bytes_s=0,
+                up_bytes_s=0,
+                is_shared=True,
+            )
+        )
+        ports = await session.listen(host, 0)
+        for port in ports:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as other, pytest.raises(OSError):
+                    other.bind((host, port))
+
+
+async def test_no_free_port_on_an_address_of_somebody_else() -> None:
+    host = "192.0.2.1"
+    with (
+        open_session(
+            host=host,
+            networks=[ipaddress.ip_network("192.0.2.0/24")],
+            down_bytes_s=0,
+            up_bytes_s=0,
+            is_shared=True,
+        ) as session,
+        pytest.raises(SwarmError) as caught,
+    ):
+        await session.listen(host, 0)
+    assert caught.value.code == "swarm.cannot-listen"

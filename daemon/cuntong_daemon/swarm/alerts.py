@@ -15,11 +15,11 @@ import libtorrent as lt
 class Listening:
     host: str
     port: int
-    is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ListenFailed:
+    port: int
     reason: str
 
 
@@ -145,8 +145,6 @@ class AlertsLost:
 _INCONSISTENT_HASHES = 217
 """libtorrent's number for it; Python has no name."""
 
-_CLOSED_SOCKETS = (lt.socket_type_t.tcp_ssl, lt.socket_type_t.utp_ssl)
-
 Alert = (
     Listening
     | ListenFailed
@@ -223,9 +221,9 @@ def translate(alert: lt.alert) -> Alert | None:
         case lt.torrent_removed_alert():
             return Removed(alert.info_hashes.v2.to_bytes())
         case lt.listen_succeeded_alert():
-            return Listening(alert.address, alert.port, alert.socket_type in _CLOSED_SOCKETS)
+            return Listening(alert.address, alert.port)
         case lt.listen_failed_alert():
-            return ListenFailed(alert.error.message())
+            return ListenFailed(alert.port, alert.error.message())
         case lt.alerts_dropped_alert():
             return AlertsLost()
         case _:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import libtorrent as lt
 import trio
@@ -20,11 +20,15 @@ from . import alerts as al
 from .events import SwarmError
 from .settings import (
     IPNetwork,
+    closed_port,
     confinement,
     listen_interfaces,
     one_class_for_all,
     session_settings,
 )
+
+FREE_PORT_TRIES = 100
+"""How often a free port is looked for, each time another."""
 
 
 class Session:
@@ -49,35 +53,76 @@ class Session:
     async def listen(self, host: str, port: int) -> tuple[int, int]:
         """Open a TCP and a UDP socket, each again for closed torrents, and nothing on any other address.
 
+        Args:
+            host: The address.
+            port: 0 takes a free one.
+
         Returns:
             The port, and that of closed torrents.
 
         Raises:
             SwarmError: `swarm.cannot-listen`.
         """
+        reason = ""
+        for _ in range(1 if port else FREE_PORT_TRIES):
+            try:
+                chosen = port or _free_port(host)
+            except OSError as error:
+                chosen, reason = 0, error.strerror or str(error)
+                continue
+            refusal = await self._try_port(host, chosen)
+            if refusal is None:
+                return chosen, closed_port(chosen)
+            reason = refusal
+        raise SwarmError(
+            "swarm.cannot-listen",
+            N_(
+                "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
+                " is the address under [network] swarm not one of this machine?"
+            ),
+            fault=Fault.SYSTEM,  # The VPN may not be up yet: starting again can mend it.
+            address=listen_interfaces(host, chosen),
+            reason=reason,
+        )
+
+    async def _try_port(self, host: str, port: int) -> str | None:
+        """Listen on a port and its neighbour. None, or why that can't be done."""
         self.raw.apply_settings({"listen_interfaces": listen_interfaces(host, port)})
-        ports: dict[bool, int] = {}
+        mine = {port, closed_port(port)}  # The ports of an earlier try are still being told of.
         sockets = 0
         while sockets < 4:
             for alert in await self.alerts():
                 match alert:
-                    case al.Listening(_, found, is_closed):
-                        ports[is_closed] = found
+                    case al.Listening(_, found) if found in mine:
                         sockets += 1
-                    case al.ListenFailed(reason):
-                        raise SwarmError(
-                            "swarm.cannot-listen",
-                            N_(
-                                "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
-                                " is the address under [network] swarm not one of this machine?"
-                            ),
-                            fault=Fault.SYSTEM,  # The VPN may not be up yet: starting again can mend it.
-                            address=listen_interfaces(host, port),
-                            reason=reason,
-                        )
+                    case al.ListenFailed(found, reason) if found in mine:
+                        return reason
                     case _:
                         pass
-        return ports[False], ports[True]
+        return None
+
+
+def _free_port(host: str) -> int:
+    """A port that is free now for TCP and UDP, and so is its neighbour for closed torrents.
+
+    libtorrent, told to take any, takes a free one for TCP and fails where another program has the same for UDP.
+
+    Raises:
+        OSError: It found none, which can be chance; or the address isn't one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+
+        def take(kind: socket.SocketKind, port: int) -> int:
+            taken = stack.enter_context(socket.socket(family, kind))
+            taken.bind((host, port))
+            return int(taken.getsockname()[1])
+
+        port = take(socket.SOCK_DGRAM, 0)
+        take(socket.SOCK_STREAM, port)
+        take(socket.SOCK_DGRAM, closed_port(port))
+        take(socket.SOCK_STREAM, closed_port(port))
+    return port
 
 
 @contextmanager
