@@ -9,13 +9,26 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from cuntong_protocol.errors import CuntongError, Fault
-from cuntong_protocol.texts import Sentence
+from cuntong_protocol.texts import N_, Sentence
 
 
 class SwarmError(CuntongError):
     """The engine couldn't do what it was asked."""
 
     fault = Fault.SYSTEM
+
+
+def cannot_listen(address: str, reason: str) -> SwarmError:
+    """The daemon can't start; trying again can mend it: the VPN may not be up yet."""
+    return SwarmError(
+        "swarm.cannot-listen",
+        N_(
+            "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
+            " is the address under [network] swarm not one of this machine?"
+        ),
+        address=address,
+        reason=reason,
+    )
 
 
 class TorrentState(enum.StrEnum):

@@ -13,11 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 import libtorrent as lt
 import trio
 
-from cuntong_protocol.errors import Fault
-from cuntong_protocol.texts import N_
-
 from . import alerts as al
-from .events import SwarmError
+from .events import cannot_listen
 from .settings import (
     IPNetwork,
     closed_port,
@@ -74,16 +71,7 @@ class Session:
             if refusal is None:
                 return chosen, closed_port(chosen)
             reason = refusal
-        raise SwarmError(
-            "swarm.cannot-listen",
-            N_(
-                "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
-                " is the address under [network] swarm not one of this machine?"
-            ),
-            fault=Fault.SYSTEM,  # The VPN may not be up yet: starting again can mend it.
-            address=listen_interfaces(host, chosen),
-            reason=reason,
-        )
+        raise cannot_listen(listen_interfaces(host, chosen), reason)
 
     async def _try_port(self, host: str, port: int) -> str | None:
         """Listen on a port and its neighbour. None, or why that can't be done."""

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 
 from cuntong_daemon.logs import get_logger
 from cuntong_daemon.policy.governor import State
-from cuntong_daemon.swarm.events import SwarmError
+from cuntong_daemon.swarm.events import cannot_listen
 from cuntong_daemon.swarm.settings import LOWER_EFFORT, IPNetwork
-from cuntong_protocol.errors import Fault
-from cuntong_protocol.texts import N_, Sentence
+from cuntong_protocol.texts import Sentence
 
 from .connections import Connection, Connections
 from .downlink import STEP_S, Downlink, Rate
@@ -180,16 +179,7 @@ class Relay:
                 door.bind((host, port))
             except OSError as error:
                 self.close()
-                raise SwarmError(
-                    "swarm.cannot-listen",
-                    N_(
-                        "{address} can't be listened on for swarms: {reason}. Is another daemon running, or"
-                        " is the address under [network] swarm not one of this machine?"
-                    ),
-                    fault=Fault.SYSTEM,  # The VPN may not be up yet: starting again can mend it.
-                    address=f"{host}:{port}",
-                    reason=error.strerror or str(error),
-                ) from error
+                raise cannot_listen(f"{host}:{port}", error.strerror or str(error)) from error
             _mark(door)
             self._inside[door] = place
             self._watch(door, None)
