@@ -111,7 +111,17 @@ def test_removed_village_is_told_why_and_gets_nothing_more(world: World, tmp_pat
             and "plaque taken down" in str(refusal)
         )
 
+    def dials_all_parents_anew() -> None:
+        world.net.stop(world.east)
+        world.net.start(world.east)
+        world.until("it is refused again", is_refused)
+
     world.until("the village is refused, and knows why", is_refused)
+    # Until the province has heard of it too, it takes the village in and tells it what is new.
+    world.until(
+        "its other parent refuses it too", lambda: "node.removed" in world.province.log.read_text()
+    )
+    dials_all_parents_anew()
     before = spooled(world.east)
     folder = make_films(tmp_path / "film", [100_000], seed=31)
     bundle = world.publish(world.nation, folder)
@@ -119,10 +129,7 @@ def test_removed_village_is_told_why_and_gets_nothing_more(world: World, tmp_pat
     for place in (world.nation, world.province, world.county):
         assert world.east.code not in {child.code for child in world.status(place).children}
     assert "node.removed" in world.county.log.read_text()
-    # A restart makes it dial all of its parents once more.
-    world.net.stop(world.east)
-    world.net.start(world.east)
-    world.until("it is refused again", is_refused)
+    dials_all_parents_anew()
     assert spooled(world.east) == before
     assert world.bundle(world.east, bundle.id) is None
     assert world.traffic(world.east)["down_wire"] == 0
