@@ -8,8 +8,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,19 +18,13 @@ from cuntong_daemon.services import running
 from cuntong_protocol.divisions import Tier
 from tests.support.payloads import some_files, torrent_of, write_payload
 from tests.support.processes import swarm_node
+from tests.support.strace import why_no_strace
 
 from .test_swarm_engine import completed, make_engine
 
 SECONDS = float(os.environ.get("CUNTONG_STRACE_SECONDS", "8"))
 NETWORK = ipaddress.ip_network("127.0.64.0/18")
 _ADDRESS = re.compile(r'(?:inet_addr\("|inet_pton\(AF_INET6, ")([0-9a-f.:]+)"')
-
-
-def why_not() -> str | None:
-    if shutil.which("strace") is None:
-        return "strace isn't installed"
-    done = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False)
-    return None if done.returncode == 0 else "strace isn't permitted here"
 
 
 def addresses(log: Path, calls: str) -> set[str]:
@@ -47,7 +39,7 @@ def addresses(log: Path, calls: str) -> set[str]:
 
 @pytest.mark.parametrize("tier", [Tier.VILLAGE, Tier.COUNTY])
 async def test_no_packet_leaves_the_configured_ranges(tmp_path: Path, tier: Tier) -> None:
-    if reason := why_not():
+    if reason := why_no_strace():
         pytest.skip(reason)
     files = some_files(max(1_000_000, int(SECONDS * 100_000)))
     torrent = torrent_of(files)

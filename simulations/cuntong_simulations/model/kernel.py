@@ -22,7 +22,7 @@ from .arrays import (
     Settings,
     State,
 )
-from .compiled import compiled_bare
+from .compiled import compiled_bare, compiled_parallel
 from .deliveries import copy_disks, listen
 from .groups import forms_group, serve_groups
 from .star import star
@@ -121,7 +121,7 @@ def _transfer(g: Given, x: Settings, s: State, step: int, hour: int, begin: int,
                 serve_hub(g, x, s, step, hour, source, scratch, sums)
 
 
-@numba.njit(cache=True, parallel=True)
+@compiled_parallel
 def run_day(g: Given, x: Settings, s: State, first_step: int, steps: int, first_hour: int, scratch: Floats, who: Ints, sums: Floats) -> None:  # fmt: skip
     """Some steps; what they add up to is added to `sums`, of shape (parts, pairs, columns)."""
     dishes = len(g.dish)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cuntong_daemon.i18n import _
 from cuntong_simulations.model.country import build
 from cuntong_simulations.model.outcome import Outcome
 from cuntong_simulations.scenario.bundles import bundles_of
@@ -19,10 +20,11 @@ from .parameters import measured, parameters
 from .summary import summarise
 from .write import digest, versions
 
+if TYPE_CHECKING:
+    from .screen import Bar
+
 QUICK_SHARE = 0.05
 """Of the counties."""
-
-Tell = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,12 @@ class Wanted:
         )
 
 
-def simulate(wanted: Wanted, tell: Tell = lambda _share: None) -> tuple[Outcome, Findings]:
+def simulate(wanted: Wanted, tell: Bar | None = None) -> tuple[Outcome, Findings]:
     """Run it.
 
     Args:
         wanted: What to run.
-        tell: Is told the share that is done.
+        tell: Is told how it gets on.
 
     Raises:
         CuntongError: the scenario can't be used, or doesn't fit into the memory.
@@ -68,8 +70,12 @@ def simulate(wanted: Wanted, tell: Tell = lambda _share: None) -> tuple[Outcome,
     scenario = wanted.scenario()
     parameters(scenario)  # A file that can't be used is told before anything is built.
     # Loads the compiler: a scenario that is refused needn't wait for it.
+    from cuntong_simulations.model import kernel
+    from cuntong_simulations.model.compiled import is_kept
     from cuntong_simulations.model.run import run
 
+    if tell is not None and not is_kept(kernel.run_day):
+        tell(0.0, _("Compiling, the first time only"))
     share = QUICK_SHARE if wanted.is_quick else None
     country = build(scenario, share)
     bundles = bundles_of(scenario, country)
