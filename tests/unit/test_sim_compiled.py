@@ -32,6 +32,7 @@ def called() -> float:
     return {value}
 """
 _ASKED = "from cuntong_simulations.model.caller import caller; print(caller())"
+_ASKED_AND_COUNTED = _ASKED + "; print(sum(caller.stats.cache_hits.values()))"
 
 _DOUBLE = """
 from .compiled import compiled
@@ -57,17 +58,17 @@ class Copy:
         )
 
     def begin(
-        self, *words: str, prefix: Sequence[str] = (), **environment: str
+        self, script: str, prefix: Sequence[str] = (), **environment: str
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*prefix, sys.executable, "-c", *words],
+            [*prefix, sys.executable, "-c", script],
             env=self._environment | environment,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def told(self, *words: str, **environment: str) -> str:
-        with self.begin(*words, **environment) as process:
+    def told(self, script: str, **environment: str) -> str:
+        with self.begin(script, **environment) as process:
             out, _ = process.communicate()
         assert process.returncode == 0
         return out.strip()
@@ -88,17 +89,15 @@ def test_a_change_in_a_file_that_is_called_from_another_is_not_missed(copy: Copy
     for value in ("1.0", "1.0", "2.0"):
         (copy.model / "called.py").write_text(_CALLED.format(value=value))
         assert copy.told(_ASKED) == value
-        assert (
-            len(copy.files("caller")) == 1
-        )  # What was made from the sources as they were is gone.
+        # What was made from the sources as they were is gone.
+        assert len(copy.files("caller")) == 1
 
 
 def test_what_is_kept_is_used(copy: Copy) -> None:
     copy.told(_ASKED)
     (made,) = copy.files("caller")
     before = made.stat()
-    counted = _ASKED + "; print(sum(caller.stats.cache_hits.values()))"
-    assert copy.told(counted) == "1.0\n1"
+    assert copy.told(_ASKED_AND_COUNTED) == "1.0\n1"
     assert made.stat().st_mtime_ns == before.st_mtime_ns
 
 
@@ -123,7 +122,7 @@ def test_processes_that_compile_at_the_same_time_for_different_types_take_only_t
     with waits:
         waits.communicate()
     with halts:
-        while halts.poll() is None:
+        while halts.poll() is None:  # It may not have come to where it halts yet.
             halts.send_signal(signal.SIGCONT)
             time.sleep(0.1)
     assert (waits.returncode, halts.returncode) == (0, 0)
@@ -153,8 +152,7 @@ def test_what_a_power_cut_damaged_is_compiled_again(
     made.write_bytes(damage(data))
     assert copy.told(_ASKED) == "1.0"
     assert len(made.read_bytes()) > 40
-    counted = _ASKED + "; print(sum(caller.stats.cache_hits.values()))"
-    assert copy.told(counted) == "1.0\n1"
+    assert copy.told(_ASKED_AND_COUNTED) == "1.0\n1"
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_each_time(copy: Copy) -> None:

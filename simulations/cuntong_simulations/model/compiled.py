@@ -42,7 +42,7 @@ _STATE = _made_from(Path(__file__).parent, Path(policy.__path__[0]))
 
 
 class _Files:
-    """A function's compiled code, in a file for each signature; what `IndexDataCacheFile` promises in numba."""
+    """A function's compiled code, in a file for each signature; in place of numba's `IndexDataCacheFile`."""
 
     def __init__(self, folder: str, function: str) -> None:
         self._folder = Path(folder)
@@ -75,15 +75,17 @@ class _Files:
         return self._folder / f"{self._begin}{name}{_SUFFIX}"
 
     def is_empty(self) -> bool:
-        """True when it was never compiled."""
         return not any(self._folder.glob(f"{self._begin}*{_SUFFIX}"))
 
 
 class _Cache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
-        self.files = _Files(self.cache_path, self._impl.filename_base)
-        self._cache_file: Any = self.files
+        self._cache_file: Any = _Files(self.cache_path, self._impl.filename_base)
+
+    def is_empty(self) -> bool:
+        """True when the function was never compiled."""
+        return bool(self._cache_file.is_empty())
 
 
 def _compiled(function: Made, **options: Any) -> Made:  # noqa: ANN401 - numba's, some of them private.
@@ -112,4 +114,4 @@ def compiled_parallel(function: Made) -> Made:
 def is_kept(function: Callable[..., Any]) -> bool:
     """Whether what was compiled is there already; otherwise the first call takes most of a minute."""
     cache = getattr(function, "_cache", None)
-    return not (isinstance(cache, _Cache) and cache.files.is_empty())
+    return not (isinstance(cache, _Cache) and cache.is_empty())
